@@ -1,0 +1,1 @@
+"""The peers side by side. `make bench`; the method is in bench/README.md."""

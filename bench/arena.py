@@ -1,0 +1,125 @@
+"""One row from start to end: start everybody, check everybody, rounds in turn, end everybody."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import Address, VoidError
+from bench.methods import Contestant, first_answer, take
+from bench.processes import ServerProcess
+from bench.results import Outcome, RowResult
+from bench.rows import Method, Row
+from bench.servers import Certificate, Place, Server
+
+ROOT = Path(__file__).parent.parent
+EAGER = sys.version_info >= (3, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the rows are run; `say` shows progress."""
+
+    rounds: int
+    seconds: float
+    server_core: int
+    certificate: Certificate | None
+    say: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Seat:
+    contestant: Contestant
+    outcome: Outcome
+
+
+def run_row(row: Row, servers: list[Server], plan: Plan) -> RowResult:
+    """Measure; a server that fails in any way is in the result with the reason."""
+    with ExitStack() as running:
+        seats = []
+        for server in servers:
+            plan.say(f"{row.name}: starting {server.name}")
+            seats.append(_seat(row, server, plan, running))
+        for number in range(plan.rounds + 1):
+            kind = f"round {number} of {plan.rounds}" if number else "warm-up"
+            for seat in seats:
+                if not seat.outcome.void:
+                    plan.say(f"{row.name}: {kind}, {seat.outcome.server}")
+                    _play(seat, plan, counts=number > 0)
+        # Once more at the end: a server that answers nonsense under load is caught here.
+        for seat in seats:
+            if not seat.outcome.void and row.method is not Method.STARTUP:
+                _guarded(seat, lambda one: one.row.load.check(one.address))
+        plan.say("")
+    return RowResult(row, [seat.outcome for seat in seats], EAGER)
+
+
+def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
+    address = Address(free_port(), row.path, row.tls)
+    options = row.options.get(server.family, ())
+    certificate = plan.certificate if row.tls else None
+    command = server.command(Place(row.app, address.port, certificate, options))
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    contestant = Contestant(
+        row, address, lambda: ServerProcess(command, environment, plan.server_core)
+    )
+    seat = _Seat(contestant, Outcome(server.name, server.ours))
+    if row.method is not Method.STARTUP:
+        contestant.process = running.enter_context(contestant.start())
+        _guarded(seat, _first_check(seat.outcome))
+    return seat
+
+
+def _first_check(outcome: Outcome) -> Callable[[Contestant], object]:
+    def check(contestant: Contestant) -> None:
+        first_answer(contestant.running(), contestant.address)
+        outcome.negotiated = contestant.row.load.check(contestant.address)
+
+    return check
+
+
+def _play(seat: _Seat, plan: Plan, *, counts: bool) -> None:
+    def sample(contestant: Contestant) -> None:
+        taken = take(contestant.row.method, contestant, plan.seconds)
+        if counts:
+            seat.outcome.samples.append(taken)
+
+    _guarded(seat, sample)
+
+
+def _guarded(seat: _Seat, step: Callable[[Contestant], object]) -> None:
+    """Run a step; whatever is wrong with the server voids its row, with the tail of its output.
+
+    The server's family runs during the step only.
+    """
+    process = seat.contestant.process
+    try:
+        if process is not None:
+            process.thaw()
+        step(seat.contestant)
+    except (VoidError, OSError) as error:
+        seat.outcome.void = str(error) or type(error).__name__
+        process = seat.contestant.process
+        if process is not None:
+            process.stop()
+            seat.outcome.output = process.output()
+    else:
+        if process is not None:
+            process.freeze()
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def pin_to(core: int) -> None:
+    """The harness, and with it the load generator, stay on this core."""
+    os.sched_setaffinity(0, {core})

@@ -1,0 +1,13 @@
+-- What a browser sends: twelve fields with Host, the same in every request.
+wrk.headers["Connection"] = "keep-alive"
+wrk.headers["Cache-Control"] = "max-age=0"
+wrk.headers["Upgrade-Insecure-Requests"] = "1"
+wrk.headers["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 "
+  .. "(KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
+wrk.headers["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
+wrk.headers["Sec-Fetch-Site"] = "same-origin"
+wrk.headers["Sec-Fetch-Mode"] = "navigate"
+wrk.headers["Sec-Fetch-Dest"] = "document"
+wrk.headers["Referer"] = "https://shop.example/orders/"
+wrk.headers["Accept-Encoding"] = "gzip, deflate, br, zstd"
+wrk.headers["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.8"

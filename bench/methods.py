@@ -1,0 +1,131 @@
+"""How one sample of one server is taken: a dict of figures, or `VoidError`, which ends its row."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.idle import IdleConnections
+from bench.load import PATIENCE, Address, VoidError
+from bench.processes import ServerProcess, resident_mb
+from bench.results import Sample
+from bench.rows import Method, Row
+
+SOME_REQUESTS = 20_000
+START_TIMEOUT = 30.0
+SETTLE = 5.0
+
+
+@dataclass(slots=True)
+class Contestant:
+    """One server in one row: how to start it, and the process once it runs."""
+
+    row: Row
+    address: Address
+    start: Callable[[], ServerProcess]
+    process: ServerProcess | None = None
+    answered: int = 0
+
+    def running(self) -> ServerProcess:
+        """The process; VoidError if it is no longer there."""
+        if self.process is None:
+            raise VoidError("was not started")
+        if self.process.ended is not None:
+            raise VoidError(f"ended by itself with status {self.process.ended}")
+        return self.process
+
+
+def first_answer(process: ServerProcess, address: Address) -> float:
+    """Seconds from the start of the process to its first answer (any bytes at all)."""
+    deadline = process.started + START_TIMEOUT
+    request = f"GET {address.path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    while time.perf_counter() < deadline:
+        if process.ended is not None:
+            raise VoidError(f"did not start: ended with status {process.ended}")
+        try:
+            with socket.create_connection(("127.0.0.1", address.port), PATIENCE) as client:
+                if address.tls:
+                    return time.perf_counter() - process.started
+                client.sendall(request)
+                if client.recv(65536):
+                    return time.perf_counter() - process.started
+        except OSError:
+            pass
+        time.sleep(0.001)
+    raise VoidError(f"did not start: no answer within {START_TIMEOUT:.0f} s")
+
+
+def take(method: Method, contestant: Contestant, seconds: float) -> Sample:
+    """One sample by that method."""
+    return _METHODS[method](contestant, seconds)
+
+
+def _requests(contestant: Contestant, seconds: float) -> Sample:
+    process = contestant.running()
+    before = process.cpu()
+    report = contestant.row.load.run(contestant.address, seconds)
+    # What closing the load's connections costs belongs to it, as opening them did. A fixed
+    # moment: waiting for idleness would bill a server that polls for the wait.
+    time.sleep(0.01)
+    used = process.cpu() - before
+    contestant.running()
+    contestant.answered += report.requests
+    return {
+        "cpu_us": used / report.requests * 1e6,
+        "rate": report.requests / report.seconds,
+        "busy": used / report.seconds,
+        "requests": report.requests,
+        "seconds": report.seconds,
+        "p50_us": report.p50_us,
+        "p99_us": report.p99_us,
+    }
+
+
+def _memory(contestant: Contestant, seconds: float) -> Sample:
+    sample = _requests(contestant, seconds)
+    while contestant.answered < SOME_REQUESTS:
+        sample = _requests(contestant, seconds)
+    process = contestant.running()
+    return {
+        **sample,
+        "worker_mb": resident_mb(process.worker()),
+        "total_mb": process.total_mb(),
+        "answered": contestant.answered,
+    }
+
+
+def _idle(contestant: Contestant, seconds: float) -> Sample:
+    row = contestant.row
+    # The same process with and without, a moment apart: no other copy to differ from.
+    without = _requests(contestant, seconds)
+    expect = getattr(row.load, "expect", b"")
+    with IdleConnections(contestant.address, row.idle, expect) as crowd:
+        contestant.running().settle(SETTLE)
+        with_crowd = _requests(contestant, seconds)
+        crowd.check_open()
+    contestant.running().settle(SETTLE)
+    return {
+        **without,
+        "factor": with_crowd["cpu_us"] / without["cpu_us"],
+        "cpu_us_idle": with_crowd["cpu_us"],
+    }
+
+
+def _startup(contestant: Contestant, seconds: float) -> Sample:
+    del seconds
+    with contestant.start() as process:
+        contestant.process = process
+        taken = first_answer(process, contestant.address)
+        cpu = process.cpu()
+        contestant.row.load.check(contestant.address)
+    return {"start_ms": taken * 1e3, "start_cpu_ms": cpu * 1e3}
+
+
+_METHODS: dict[Method, Callable[[Contestant, float], Sample]] = {
+    Method.REQUESTS: _requests,
+    Method.MEMORY: _memory,
+    Method.IDLE: _idle,
+    Method.STARTUP: _startup,
+}

@@ -1,0 +1,1 @@
+"""The ASGI side. Law: the only place that knows ASGI's dicts; no sockets."""

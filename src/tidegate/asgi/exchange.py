@@ -1,0 +1,499 @@
+"""One request and its answer, as ASGI sees them: `receive` and `send` for every HTTP version.
+
+Strategy: the answer is a state machine. `_TABLE` says for each state which message may come and
+which method takes it; a method hands the message to the engine and names the next state. The
+engine frames, the wire carries: nothing here knows the version or the socket. `receive` reads from
+a buffer that `feed` fills, so cancelling it loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from tidegate.errors import ApplicationError, ClientDisconnected
+from tidegate.protocol.engine import Engine, FileSlice
+from tidegate.protocol.events import Body, Event, Fault, Request, Reset
+from tidegate.types import Message
+
+if TYPE_CHECKING:
+    from tidegate.asgi.service import Service
+
+HIGH_WATER = 64 * 1024  # bytes nobody has taken yet, from which on `send` sees to them
+FAIR_SHARE = 1024 * 1024  # bytes one `send` loop may write before others get their turn
+WHOLE_QUEUE = -1  # what a step returns for "wait until the kernel has all of it"
+
+
+class Wire(Protocol):
+    """What an exchange asks of the connection that carries it."""
+
+    flush_due: bool
+
+    @property
+    def backlog(self) -> int: ...
+    def flush(self) -> None: ...
+    def flush_soon(self) -> None: ...
+    def finish(self) -> None: ...
+    def on_end(self, exchange: Exchange) -> None: ...
+    def drained(self) -> asyncio.Future[None]: ...
+    def abort(self, reason: str) -> None: ...
+
+
+class State(enum.IntEnum):
+    """How far the answer is."""
+
+    WAITING = 0  # nothing sent
+    STARTED = 1  # the head is known and held back: it can still become a 500
+    STREAMING = 2  # part of it is out
+    TRAILERS = 3  # the body is complete, the trailers are due
+    COMPLETE = 4
+    GONE = 5  # the client left, or was answered by the server itself
+
+
+class Incoming(enum.IntEnum):
+    """How far the request's body is."""
+
+    OPEN = 0
+    WHOLE = 1  # all here, the application has not been told
+    TOLD = 2
+
+
+class Exchange:
+    """Carries one request through the application. `task` is the application's."""
+
+    __slots__ = (
+        "_body",
+        "_engine",
+        "_file",
+        "_headers",
+        "_incoming",
+        "_left",
+        "_share",
+        "_state",
+        "_trailers",
+        "_waiters",
+        "_wire",
+        "request",
+        "scope",
+        "service",
+        "since",
+        "size",
+        "status",
+        "stream",
+        "task",
+    )
+
+    def __init__(
+        self, service: Service, wire: Wire, engine: Engine, request: Request, scope: dict[str, Any]
+    ) -> None:
+        self.service = service
+        self.request = request
+        self.scope = scope
+        self.stream = request.stream
+        self.since = service.clock.now
+        self.status = 0
+        self.size = 0
+        self.task: asyncio.Task[None] | None = None
+        self._wire = wire
+        self._engine = engine
+        self._state = State.WAITING
+        self._incoming = Incoming.WHOLE if request.end else Incoming.OPEN
+        self._left = False
+        self._body: list[bytes] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+        self._share = 0
+        self._headers: Any = ()
+        self._file = -1  # opened by pathsend, closed once it is sent
+
+    # ------------------------------------------------------------------------ the application
+
+    async def run(self) -> None:
+        """Call the application; whatever it does, the connection learns how the answer ended."""
+        try:
+            await self.service.app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._fail("was cancelled", None)
+        except (Exception, BaseExceptionGroup) as error:
+            if not _only_disconnected(error):
+                self._fail("failed", error)
+            elif self._state is not State.GONE:
+                self._fail("gave up an answer whose client is still there", None)
+        except SystemExit as error:  # a request must not end the server (checklist 8)
+            self._fail("called sys.exit() in a request", error)
+        else:
+            if self._state < State.COMPLETE:
+                self._fail(_RETURNED[self._state], None)
+        finally:
+            self.task = None
+            self._wire.on_end(self)
+
+    def _fail(self, what: str, error: BaseException | None) -> None:
+        """Tell the log what the application did, the client that there is no (whole) answer."""
+        state = self._state
+        line = self.request.line
+        self.service.log.error(
+            "The application %s: %s %s", what, line.method, line.path, exc_info=error
+        )
+        if state <= State.STARTED:
+            self.answer(500, b"Internal Server Error\n")
+        elif state < State.COMPLETE:
+            self._engine.reset(self.stream)
+            self._record()
+            self._leave(State.GONE)
+            self._wake_wire()
+
+    def answer(
+        self, status: int, text: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        """The server's own answer in place of the application's, which gets no further say."""
+        fields = (
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+            *headers,
+        )
+        self.status = status
+        self._engine.send_head(self.stream, status, fields)
+        self._engine.send_body(self.stream, text, True)
+        self.size = len(text)
+        self._record()
+        self._leave(State.GONE)
+        self._wake_wire()
+
+    def expire(self, seconds: float) -> None:
+        """The deadline for a whole request has passed: answer for the application, end its task."""
+        line = self.request.line
+        self.service.log.error(
+            "The application took longer than %g s: %s %s", seconds, line.method, line.path
+        )
+        if self._state <= State.STARTED:
+            self.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
+        elif self._state < State.COMPLETE:
+            self._engine.reset(self.stream)
+            self._record()
+            self._leave(State.GONE)
+            self._wake_wire()
+        if self.task is not None:
+            self.task.cancel()
+
+    def end_event_stream(self) -> None:
+        """The server stops: an event stream, which would never end, ends here, cleanly.
+
+        Its client connects again by itself (HTML 9.2), to whoever serves then.
+        """
+        if self._state is not State.STREAMING or not isinstance(self._headers, list | tuple):
+            return
+        for name, value in self._headers:
+            if name.lower() == b"content-type" and value.startswith(b"text/event-stream"):
+                self._engine.send_body(self.stream, b"", True)
+                self._left = True
+                self._record()
+                self._leave(State.GONE)
+                self._wake_wire()
+                return
+
+    @property
+    def answering(self) -> bool:
+        """The answer is not complete yet."""
+        return self._state < State.COMPLETE
+
+    # ------------------------------------------------------------------------ receive
+
+    def feed(self, event: Event) -> None:
+        """The engine's events for this stream."""
+        if type(event) is Body:
+            if event.data:
+                self._body.append(event.data)
+            if event.end:
+                self._incoming = Incoming.WHOLE
+        elif type(event) is Reset:
+            self._left = True
+        elif type(event) is Fault:
+            self._left = True
+            if event.answered and self._state < State.COMPLETE:
+                self.status = event.status
+                self._record()
+                self._leave(State.GONE)
+        self._wake()
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self._left = True
+        if self._state < State.COMPLETE:
+            self._record()
+            self._leave(State.GONE)
+        else:
+            self._wake()
+
+    async def receive(self) -> Message:
+        """The next piece of the request's body, or http.disconnect once there is no more use."""
+        while True:
+            message = self._next_message()
+            if message is not None:
+                return message
+            waiter = self.service.loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    def _next_message(self) -> Message | None:
+        if self._state >= State.COMPLETE:
+            return {"type": "http.disconnect"}
+        incoming = self._incoming
+        if incoming is Incoming.WHOLE:
+            self._incoming = Incoming.TOLD
+            return {"type": "http.request", "body": self._take(), "more_body": False}
+        if self._left:
+            return {"type": "http.disconnect"}
+        if incoming is Incoming.OPEN:
+            if self._body:
+                return {"type": "http.request", "body": self._take(), "more_body": True}
+            self._engine.take_body(self.stream, 0)
+            self._wake_wire()
+        return None
+
+    def _take(self) -> bytes:
+        body = self._body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self._engine.take_body(self.stream, len(data))
+        self._wake_wire()
+        return data
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------------ send
+
+    async def send(self, message: Message) -> None:
+        """Take one message of the answer; waits while the client does not read."""
+        step = _TABLE[self._state].get(message["type"])
+        if step is None:
+            self._refuse(message)
+        queued = step(self, message)
+        wire = self._wire
+        if not wire.flush_due:
+            if self._state is State.COMPLETE:
+                wire.finish()
+            else:
+                wire.flush_soon()
+        if queued > HIGH_WATER:
+            self._share += queued
+            await self._relieve(HIGH_WATER)
+        elif queued < 0:
+            await self._relieve_file()
+
+    async def _relieve_file(self) -> None:
+        """Until the kernel has all of a file: then its owner may close it, and not before."""
+        try:
+            await self._relieve(0)
+        except asyncio.CancelledError:
+            self._wire.abort("the application was cancelled while a file was being sent")
+            raise
+        finally:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    async def _relieve(self, least: int) -> None:
+        """Write now; wait for a slow peer; let others have their turn after a fair share."""
+        wire, engine = self._wire, self._engine
+        wire.flush()
+        while wire.backlog or engine.queued(self.stream) > least:
+            self._share = 0
+            await wire.drained()
+            if self._state is State.GONE:
+                raise ClientDisconnected("the client left while the answer was being sent")
+            wire.flush()
+        if self._share > FAIR_SHARE:
+            self._share = 0
+            await asyncio.sleep(0)
+
+    def _start(self, message: Message) -> int:
+        try:
+            status = message["status"]
+        except KeyError:
+            raise ApplicationError("http.response.start needs a 'status'") from None
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise ApplicationError(
+                f"the status of http.response.start must be an int from 200 to 999, not {status!r}"
+            )
+        trailers = message.get("trailers", False)
+        self._headers = headers = message.get("headers", ())
+        self._engine.send_head(self.stream, status, headers, trailers=trailers)
+        self._trailers = [] if trailers else None
+        self.status = status
+        self._state = State.STARTED
+        return 0
+
+    def _body_piece(self, message: Message) -> int:
+        data = message.get("body", b"")
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        if message.get("more_body", False):
+            queued = self._engine.send_body(self.stream, data, False)
+            self._state = State.STREAMING
+            self.size += len(data)
+            return queued
+        self.size += len(data)
+        return self._last_piece(data)
+
+    def _last_piece(self, data: bytes | FileSlice) -> int:
+        if self._trailers is not None:
+            queued = self._engine.send_body(self.stream, data, False)
+            self._state = State.TRAILERS
+            return queued
+        queued = self._engine.send_body(self.stream, data, True)
+        self._complete()
+        return queued
+
+    def _trailer_fields(self, message: Message) -> int:
+        assert self._trailers is not None
+        self._trailers.extend(message.get("headers", ()))
+        if not message.get("more_trailers", False):
+            self._engine.send_trailers(self.stream, self._trailers)
+            self._complete()
+        return 0
+
+    def _early_hint(self, message: Message) -> int:
+        links = [(b"link", link) for link in message.get("links", ())]
+        if self._engine.supports_early_hints:
+            self._engine.send_informational(self.stream, 103, links)
+        return 0
+
+    def _path(self, message: Message) -> int:
+        """http.response.pathsend: one whole file, opened and closed here."""
+        path = message.get("path")
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise ApplicationError(f"http.response.pathsend needs an absolute path, not {path!r}")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise ApplicationError(f"http.response.pathsend: {path!r} is not a regular file")
+            self.size += found.st_size
+            self._last_piece(FileSlice(file, 0, found.st_size))
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        return WHOLE_QUEUE
+
+    def _zero_copy(self, message: Message) -> int:
+        """http.response.zerocopysend: part of a file that the application keeps."""
+        try:
+            file = message["file"]
+            fd = file if isinstance(file, int) else file.fileno()
+        except (KeyError, AttributeError, OSError, ValueError) as error:
+            raise ApplicationError(
+                "http.response.zerocopysend needs an open 'file' with a descriptor"
+            ) from error
+        offset = message.get("offset")
+        count = message.get("count")
+        at = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+        if count is None:
+            count = max(os.fstat(fd).st_size - at, 0)
+        if offset is None:
+            os.lseek(fd, at + count, os.SEEK_SET)  # as reading it would have done
+        piece = FileSlice(fd, at, count)
+        self.size += count
+        if message.get("more_body", False):
+            self._engine.send_body(self.stream, piece, False)
+            self._state = State.STREAMING
+        else:
+            self._last_piece(piece)
+        return WHOLE_QUEUE
+
+    def _ignore(self, message: Message) -> int:
+        return 0
+
+    def _gone(self, message: Message) -> int:
+        raise ClientDisconnected("the client has left, nobody reads this answer")
+
+    def _refuse(self, message: Message) -> NoReturn:
+        kind = message["type"]
+        if kind not in _KNOWN:
+            raise ApplicationError(
+                f"unknown message type {kind!r} in send(); HTTP knows {', '.join(sorted(_KNOWN))}"
+            )
+        expected = " or ".join(sorted(_TABLE[self._state]))
+        raise ApplicationError(f"{kind} cannot be sent now, {expected} is expected")
+
+    # ------------------------------------------------------------------------ ends
+
+    def _complete(self) -> None:
+        self._record()
+        self._leave(State.COMPLETE)
+
+    def _leave(self, state: State) -> None:
+        self._state = state
+        if self._waiters:
+            self._wake()
+
+    def _record(self) -> None:
+        if self.service.record is not None:
+            self.service.record(self)
+
+    def _wake_wire(self) -> None:
+        if not self._wire.flush_due:
+            self._wire.flush_soon()
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise ApplicationError(f"a response body must be bytes, not {type(data).__name__}")
+
+
+def _only_disconnected(error: BaseException) -> bool:
+    """Also inside the exception groups of task groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_only_disconnected(inner) for inner in error.exceptions)
+    return isinstance(error, ClientDisconnected)
+
+
+_RETURNED = {
+    State.WAITING: "returned without answering (no http.response.start was sent)",
+    State.STARTED: "returned after http.response.start, without a body",
+    State.STREAMING: "returned half way (more_body=True was the last it said)",
+    State.TRAILERS: "returned before the trailers it had promised",
+}
+
+_Step = Callable[[Exchange, Message], int]
+_TABLE: tuple[dict[str, _Step], ...] = (
+    {  # WAITING
+        "http.response.start": Exchange._start,
+        "http.response.early_hint": Exchange._early_hint,
+    },
+    {  # STARTED
+        "http.response.body": Exchange._body_piece,
+        "http.response.pathsend": Exchange._path,
+        "http.response.zerocopysend": Exchange._zero_copy,
+        "http.response.early_hint": Exchange._early_hint,
+    },
+    {  # STREAMING
+        "http.response.body": Exchange._body_piece,
+        "http.response.zerocopysend": Exchange._zero_copy,
+    },
+    {  # TRAILERS
+        "http.response.trailers": Exchange._trailer_fields,
+    },
+    {  # COMPLETE, filled below: what comes after the end is ignored
+    },
+    {  # GONE, filled below: whatever is sent, nobody reads it
+    },
+)
+_KNOWN = frozenset(kind for row in _TABLE for kind in row)
+for _kind in _KNOWN:
+    _TABLE[State.COMPLETE][_kind] = Exchange._ignore
+    _TABLE[State.GONE][_kind] = Exchange._gone

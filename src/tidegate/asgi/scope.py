@@ -1,0 +1,83 @@
+"""From a request to the scope an application is called with (ASGI HTTP 2.5).
+
+What does not change while a connection lives is worked out once, in `Origin`; a request adds its
+own. Every dict and list is made anew for each request: an application may scribble on its scope
+without another one seeing it (checklist 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tidegate.protocol.engine import Engine
+from tidegate.protocol.events import Request
+from tidegate.types import Address
+
+Forwarded = Callable[[dict[str, Any]], None]
+"""Rewrites a scope by what a trusted proxy said of its client."""
+
+
+class Origin:
+    """Where a connection's requests come from: what all of its scopes share."""
+
+    __slots__ = ("client", "forwarded", "root_path", "scheme", "sendfile", "server", "state", "tls")
+
+    def __init__(
+        self,
+        client: Address | None,
+        server: tuple[str, int | None] | None,
+        scheme: str,
+        *,
+        root_path: str = "",
+        state: dict[str, Any] | None = None,
+        tls: dict[str, Any] | None = None,
+        forwarded: Forwarded | None = None,
+    ) -> None:
+        self.client = client
+        self.server = server
+        self.scheme = scheme
+        self.root_path = root_path
+        self.state = state
+        self.tls = tls
+        self.forwarded = forwarded
+
+
+def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, Any]:
+    """The scope of one HTTP request."""
+    line = request.line
+    extensions: dict[str, dict[str, Any]] = {
+        "http.response.pathsend": {},
+        "http.response.zerocopysend": {},
+    }
+    if engine.supports_early_hints:
+        extensions["http.response.early_hint"] = {}
+    if request.trailers and engine.supports_trailers:
+        extensions["http.response.trailers"] = {}
+    if origin.tls is not None:
+        tls = origin.tls.copy()
+        tls["client_cert_chain"] = list(tls["client_cert_chain"])
+        extensions["tls"] = tls
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": line.version,
+        "method": line.method,
+        "scheme": origin.scheme,
+        "path": line.path,
+        "raw_path": line.raw_path,
+        "query_string": line.query,
+        "root_path": origin.root_path,
+        "headers": list(request.headers),
+        "client": origin.client,
+        "server": origin.server,
+        "extensions": extensions,
+    }
+    if origin.root_path and line.path != "*":
+        # ASGI 2.5: path includes root_path; a proxy that stripped the prefix left it to us
+        scope["path"] = origin.root_path + line.path
+    if origin.state is not None:
+        scope["state"] = origin.state.copy()
+    if origin.forwarded is not None:
+        origin.forwarded(scope)
+    return scope

@@ -1,0 +1,1 @@
+"""Sockets, the loop and TLS: everything between the kernel and bytes. Knows no HTTP."""

@@ -1,0 +1,72 @@
+"""The nested poller: all client sockets in one epoll instance, which the loop watches as one.
+
+Some facts about epoll that this rests on. An epoll descriptor can itself be watched, and is
+readable while any descriptor in it is ready. Level-triggered interest is reported again for as
+long as it holds, so a handler may leave data behind. EPOLLERR and EPOLLHUP are reported whatever
+was asked for. A descriptor must be unregistered before it is closed, since a duplicate of it
+elsewhere would keep it in the set. An instance must not be shared over fork: it is created in the
+process that uses it.
+
+Why: one loop callback then serves a whole batch of sockets, 8.0 us a request against 8.8 with a
+callback for each (measured with 64 connections, plaintext).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+
+from tidegate.net.poller import Handler
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+BATCH = 256  # events taken at once: what a batch does not take is reported again
+
+
+class EpollPoller:
+    """See `net.poller.Poller`; `tick` is called once a batch."""
+
+    name = "epoll"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick: Callable[[], object]) -> None:
+        self._loop = loop
+        self._tick = tick
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        loop.add_reader(self._epoll.fileno(), self._on_ready)
+
+    def add(self, fd: int, handler: Handler) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, IN)
+
+    def watch(self, fd: int, read: bool, write: bool) -> None:
+        self._epoll.modify(fd, (IN if read else 0) | (OUT if write else 0))
+
+    def remove(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+        self._handlers.clear()
+
+    def _on_ready(self) -> None:
+        self._tick()
+        handlers = self._handlers
+        for fd, ready in self._epoll.poll(0, BATCH):
+            handler = handlers.get(fd)
+            if handler is None:  # closed earlier in this batch
+                continue
+            try:
+                if ready == IN:
+                    handler.on_readable()
+                    continue
+                if ready & OUT:
+                    handler.on_writable()
+                if ready & ~OUT and handlers.get(fd) is handler:
+                    handler.on_readable()
+            except Exception as error:
+                handler.on_error(error)

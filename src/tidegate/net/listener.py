@@ -1,0 +1,247 @@
+"""A listening socket, and taking connections off it.
+
+The acceptor takes a batch per wake, so that one loop callback serves a burst, and never more than
+a batch, so that a flood of newcomers cannot starve the connections that are open. When the process
+is out of descriptors or memory the listener stays readable: polling on would spin, so it rests.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    import logging
+
+    from tidegate.net.poller import Poller
+
+BATCH = 64  # connections per wake; the rest of the backlog waits for the next turn of the loop
+REST = 1.0  # seconds without accepting after the kernel had nothing left to give
+
+# The whole process or machine is short of something; the connection stays in the backlog.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# accept(2): errors that were already pending on the newcomer, and a firewall's refusal. The kernel
+# has dropped that one connection; the next may be fine.
+LOST_BEFORE_ACCEPT = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EINTR",
+        "EPERM",
+        "EPROTO",
+        "ENETDOWN",
+        "ENOPROTOOPT",
+        "EHOSTDOWN",
+        "ENONET",
+        "EHOSTUNREACH",
+        "ENETUNREACH",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)
+
+_MAPPED = "::ffff:"  # RFC 4291 2.5.5.2: how a dual-stack socket shows an IPv4 peer
+
+
+def plain_address(address: Any) -> Any:
+    """A socket address without IPv6 dress: an IPv4-mapped one becomes plain IPv4."""
+    if isinstance(address, tuple):
+        host = address[0]
+        if host.startswith(_MAPPED) and "." in host:
+            return (host[len(_MAPPED) :], address[1])
+    return address
+
+
+def _shown(path: bytes | str) -> str:
+    """A Unix socket's name as people write it; abstract ones begin with NUL, shown as `@`."""
+    text = os.fsdecode(path)
+    return "@" + text[1:] if text.startswith("\0") else text
+
+
+class Listener:
+    """One bound, listening, non-blocking socket, and how it is called in banner and scope."""
+
+    __slots__ = ("_made", "_path", "address", "is_unix", "server", "sock", "wildcard")
+
+    def __init__(self, sock: socket.socket, *, made_path: str | None = None) -> None:
+        """`made_path`: the Unix socket file this process has just created, removed by `close()`."""
+        self.sock = sock
+        self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+        self.server: tuple[str, int | None]
+        self._path = made_path
+        self._made: tuple[int, int, int] | None = None
+        if self.is_unix:
+            name = _shown(made_path if made_path is not None else sock.getsockname())
+            self.server, self.address = (name, None), f"unix:{name}"
+            self.wildcard = False
+        else:
+            host, port = sock.getsockname()[:2]
+            self.wildcard = host in {"0.0.0.0", "::"}
+            self.server = (host, port)
+            self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if made_path is not None:
+            made = os.lstat(made_path)
+            self._made = (os.getpid(), made.st_dev, made.st_ino)
+
+    def server_for(self, sock: socket.socket) -> tuple[str, int | None]:
+        """What an accepted connection's scope calls the server; a wildcard asks the connection."""
+        if not self.wildcard:
+            return self.server
+        host, port = plain_address(sock.getsockname())[:2]
+        return (host, port)
+
+    def close(self) -> None:
+        """Close the socket, and remove its file if this process made it and it is still ours."""
+        self.sock.close()
+        made, self._made = self._made, None
+        if made is None or self._path is None or made[0] != os.getpid():
+            return  # inherited, or closed already, or a forked child letting go of its parent's
+        try:
+            now = os.lstat(self._path)
+            if stat.S_ISSOCK(now.st_mode) and (now.st_dev, now.st_ino) == made[1:]:
+                os.unlink(self._path)
+        except OSError:
+            pass  # gone already, or the directory is no longer ours to change
+
+
+class _State(Enum):
+    IDLE = "not registered"
+    ACCEPTING = "accepting"
+    PAUSED = "paused by the owner"
+    RESTING = "out of descriptors"
+    STOPPED = "stopped"
+
+
+class Acceptor:
+    """Takes connections off one listener and hands them on, non-blocking, with the peer's name."""
+
+    __slots__ = (
+        "_fd",
+        "_log",
+        "_loop",
+        "_on_accept",
+        "_poller",
+        "_state",
+        "_timer",
+        "_told",
+        "listener",
+    )
+
+    def __init__(
+        self,
+        listener: Listener,
+        poller: Poller,
+        loop: asyncio.AbstractEventLoop,
+        on_accept: Callable[[socket.socket, Any], None],
+        log: logging.Logger,
+    ) -> None:
+        self.listener = listener
+        self._poller = poller
+        self._loop = loop
+        self._on_accept = on_accept
+        self._log = log
+        self._fd = listener.sock.fileno()
+        self._state = _State.IDLE
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = False  # this episode of exhaustion is in the log
+
+    def start(self) -> None:
+        """Begin to accept, or go on after `pause()`."""
+        if self._state is _State.IDLE:
+            self._poller.add(self._fd, self)
+        elif self._state is _State.PAUSED:
+            self._poller.watch(self._fd, read=True, write=False)
+        else:
+            return
+        self._state = _State.ACCEPTING
+
+    def pause(self) -> None:
+        """Leave newcomers in the kernel's backlog until `start()`."""
+        if self._state is _State.ACCEPTING:
+            self._poller.watch(self._fd, read=False, write=False)
+        elif self._state is not _State.RESTING:
+            return
+        self._cancel_timer()
+        self._state = _State.PAUSED
+
+    def stop(self) -> None:
+        """Never accept again; closing the listener is its owner's."""
+        if self._state not in {_State.IDLE, _State.STOPPED}:
+            self._poller.remove(self._fd)
+        self._cancel_timer()
+        self._state = _State.STOPPED
+
+    def on_readable(self) -> None:
+        """Newcomers wait: take up to a batch of them."""
+        accept = self.listener.sock.accept
+        mapped = self.listener.sock.family == socket.AF_INET6
+        for _ in range(BATCH):
+            if self._state is not _State.ACCEPTING:
+                return  # on_accept paused or stopped us
+            try:
+                sock, peer = accept()
+            except BlockingIOError:
+                self._told = False  # the backlog is empty: whatever was short is there again
+                return
+            except OSError as error:
+                if error.errno in LOST_BEFORE_ACCEPT:
+                    continue
+                self._rest(error)
+                return
+            self._hand_over(sock, plain_address(peer) if mapped else peer)
+
+    def on_writable(self) -> None:
+        """A listening socket is never watched for this."""
+
+    def on_error(self, error: Exception) -> None:
+        """A fault of ours: said, and not at once again."""
+        self._log.error("Accepting on %s failed", self.listener.address, exc_info=error)
+        if self._state is _State.ACCEPTING:
+            self._rest_a_while()
+
+    def _hand_over(self, sock: socket.socket, peer: Any) -> None:
+        try:
+            sock.setblocking(False)
+            self._on_accept(sock, peer)
+        except Exception:
+            sock.close()
+            self._log.exception("A new connection from %s could not be set up; closed it", peer)
+
+    def _rest(self, error: OSError) -> None:
+        self._rest_a_while()
+        if self._told:
+            return
+        self._told = True
+        where = self.listener.address
+        if error.errno in EXHAUSTED:
+            self._log.warning(
+                "Cannot accept on %s: %s. New connections wait until some are closed; raise the "
+                "limit on open files (ulimit -n, LimitNOFILE=) or set --limit-concurrency",
+                where,
+                error.strerror,
+            )
+        else:
+            self._log.error("Cannot accept on %s: %s. Trying again every second", where, error)
+
+    def _rest_a_while(self) -> None:
+        self._poller.watch(self._fd, read=False, write=False)
+        self._state = _State.RESTING
+        self._timer = self._loop.call_later(REST, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._state = _State.ACCEPTING
+        self._poller.watch(self._fd, read=True, write=False)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

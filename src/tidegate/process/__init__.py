@@ -1,0 +1,1 @@
+"""Signals (and, later, forks): the only place that handles either."""

@@ -1,0 +1,92 @@
+"""The seam between HTTP versions: what every engine offers to those who drive it.
+
+An engine is called synchronously, holds no socket and knows no clock. `receive` takes bytes and
+gives events; the `send_*` methods take what the application wants and render it; `take_output`
+hands the rendered bytes to whoever writes them. What differs between versions is data on the
+engine (`supports_*`), never a test for the version in the layers above.
+
+HTTP/2's answer was asked of every method: `send_head` may hold the head back until the first body
+(one HEADERS frame, one DATA frame, one packet), `take_body` opens its windows, `send_body` returns
+what the stream still has queued (behind its window), `reset` is RST_STREAM, `stop` is GOAWAY.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol, TypeAlias
+
+from tidegate.protocol.events import Event
+
+
+class Limits(NamedTuple):
+    """Bounds on what a peer may send. `body_size` 0: no bound."""
+
+    request_line: int = 8192
+    header_size: int = 65536
+    header_count: int = 100
+    body_size: int = 0
+
+
+class FileSlice:
+    """`count` bytes of an open file from `offset` on: the kernel may copy them by itself."""
+
+    __slots__ = ("count", "fd", "offset")
+
+    def __init__(self, fd: int, offset: int, count: int) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.count = count
+
+
+Output: TypeAlias = bytes | memoryview | FileSlice
+
+
+class Waiting(enum.Enum):
+    """What an engine needs next from its peer: the deadlines depend on it."""
+
+    IDLE = enum.auto()  # nothing has begun
+    HEAD = enum.auto()  # a head has begun
+    BODY = enum.auto()  # a body has begun
+    NOTHING = enum.auto()  # it is our turn
+
+
+class Ending(enum.Enum):
+    """Whether the connection ends once the output is written."""
+
+    NO = enum.auto()
+    CLOSE = enum.auto()  # close once all is written
+    STAGED = enum.auto()  # shut the write side, discard input, close (RFC 9112 9.6)
+    ABORT = enum.auto()  # reset: a plain close would pass for the end of a whole answer
+
+
+class Engine(Protocol):
+    supports_trailers: bool
+    supports_early_hints: bool
+    hungry: bool  # False: stop reading, the application is behind
+    ending: Ending
+    stalled: bool  # input is buffered that `receive(b"")` may go on with
+
+    @property
+    def waiting(self) -> Waiting: ...
+    def receive(self, data: bytes) -> list[Event]: ...
+    def receive_eof(self) -> list[Event]: ...
+    def receive_timeout(self) -> list[Event]: ...
+    def take_body(self, stream: int, size: int) -> None: ...
+    def send_informational(
+        self, stream: int, status: int, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None: ...
+    def send_head(
+        self,
+        stream: int,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        trailers: bool = False,
+    ) -> None: ...
+    def send_body(self, stream: int, data: bytes | FileSlice, end: bool) -> int: ...
+    def send_trailers(self, stream: int, headers: Iterable[tuple[bytes, bytes]]) -> None: ...
+    def queued(self, stream: int) -> int: ...
+    def reset(self, stream: int) -> None: ...
+    def stop(self) -> None: ...
+    def take_output(self) -> list[Output]: ...

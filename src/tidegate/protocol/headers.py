@@ -1,0 +1,110 @@
+"""Field grammar and checks, for requests and for what the application hands out.
+
+Names and plain values repeat for the life of a process, so what was found good once is remembered
+in bounded tables: a lookup costs 30 ns where the regular expression costs 250.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tidegate.errors import ApplicationError
+
+# RFC 9110 5.6.2: token
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9110 5.5: field-content is VCHAR, obs-text, SP and HTAB; everything else is refused
+BAD_VALUE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
+# RFC 3986 3.2.2 without userinfo, and without the comma: it is what two merged Host fields leave
+_AUTHORITY = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*"
+    rb"|\[(?:([0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+;=:]+)\])(?::[0-9]{0,5})?"
+)
+
+MEMORY = 1024  # entries a table keeps
+_LONGEST = 128  # and how long one may be
+
+
+class Memory(dict[bytes, bytes]):
+    """A table that forgets everything when full: bounded, and as quick as a dict."""
+
+    def keep(self, key: bytes, value: bytes) -> bytes:
+        if len(key) <= _LONGEST:
+            if len(self) >= MEMORY:
+                self.clear()
+            self[key] = value
+        return value
+
+
+GOOD_VALUES = Memory()
+
+
+def check_name(name: object) -> bytes:
+    """The name as it is, if an application may send it; ApplicationError otherwise."""
+    if not isinstance(name, bytes):
+        raise ApplicationError(
+            f"a response header's name must be bytes, not {type(name).__name__}: {name!r}"
+        )
+    if TOKEN.fullmatch(name) is None:
+        raise ApplicationError(f"not a header name (RFC 9110 5.1): {name!r}")
+    return name
+
+
+def check_value(name: bytes, value: object) -> bytes:
+    """The value as it is, if an application may send it; ApplicationError otherwise."""
+    if not isinstance(value, bytes):
+        raise ApplicationError(
+            f"the value of response header {name.decode()!r} must be bytes, "
+            f"not {type(value).__name__}: {value!r}"
+        )
+    if value in GOOD_VALUES:
+        return value
+    if BAD_VALUE.search(value) is not None:
+        raise ApplicationError(
+            f"the value of response header {name.decode()!r} holds a line break or control "
+            f"character (RFC 9110 5.5), it was not sent: {value!r}"
+        )
+    return GOOD_VALUES.keep(value, value)
+
+
+def is_authority(value: bytes) -> bool:
+    """host[:port] as a Host field may say it; empty is allowed (RFC 9112 3.2)."""
+    match = _AUTHORITY.fullmatch(value)
+    if match is None or match[1] is None:
+        return match is not None
+    from ipaddress import AddressValueError, IPv6Address
+
+    try:
+        IPv6Address(match[1].decode())
+    except AddressValueError:
+        return False
+    return True
+
+
+class Defaults:
+    """The fields every response gets unless the application sent them: server, date, `--header`.
+
+    Shared by all connections of a worker, whose timer sets `date` once a second.
+    """
+
+    __slots__ = ("block", "dateless", "extra", "server", "serverless")
+
+    def __init__(self, server: bytes = b"", extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self.server = server
+        self.extra = extra
+        self.block = self.dateless = self.serverless = b""
+        self.set_date(b"")
+
+    def set_date(self, date: bytes) -> None:
+        """Render the fields anew; an empty date is left out."""
+        extra = b"".join(b"%b: %b\r\n" % pair for pair in self.extra)
+        server = b"server: %b\r\n" % self.server if self.server else b""
+        dated = b"date: %b\r\n" % date if date else b""
+        self.block = dated + server + extra
+        self.dateless = server + extra
+        self.serverless = dated + extra
+
+    def without(self, date: bool, server: bool) -> bytes:
+        """The block for a response that has its own Date or Server field."""
+        if date and server:
+            return b"".join(b"%b: %b\r\n" % pair for pair in self.extra)
+        return self.dateless if date else self.serverless

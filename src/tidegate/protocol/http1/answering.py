@@ -1,0 +1,222 @@
+"""The answering half of the HTTP/1 engine: heads, bodies and trailers on their way out.
+
+Strategy: a head is rendered at once, so that what is wrong with it is told to whoever sent it, and
+held until the first body: it can still be replaced by a 500, and it is known only then whether the
+connection lives on. Small pieces of a chunked body are gathered into one chunk a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tidegate.errors import ApplicationError
+from tidegate.protocol.engine import FileSlice, Output
+from tidegate.protocol.headers import Defaults
+from tidegate.protocol.http1 import writer
+from tidegate.protocol.http1.writer import Framing
+
+JOIN_BOUND = 64 * 1024  # copying up to here costs less than a second buffer in the system call
+
+
+class Answering:
+    """One answer at a time; the reading half (engine.py) says when the next one begins."""
+
+    __slots__ = (
+        "_chunk",
+        "_chunk_size",
+        "_defaults",
+        "_files",
+        "_framing",
+        "_head",
+        "_keep",
+        "_method",
+        "_out",
+        "_out_size",
+        "_stream",
+        "_to_send",
+        "_trailers",
+        "_version",
+    )
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        # the request that is answered
+        self._stream = 0
+        self._method = ""
+        self._version = "1.1"
+        self._trailers = False
+        self._keep = True
+        # its answer; no framing: none has begun
+        self._framing: Framing | None = None
+        self._head = b""  # rendered, held back until the first body
+        self._to_send = 0
+        self._chunk: list[bytes] = []  # pieces that will leave as one chunk
+        self._chunk_size = 0
+        self._out: list[Output] = []
+        self._out_size = 0
+        self._files = 0  # file slices among the output
+
+    def _may_keep(self, end: bool) -> bool:
+        """Whether the connection may live on; `end`: the whole answer is known by now."""
+        raise NotImplementedError
+
+    def _end_answer(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def _answered(self) -> bool:
+        """The answer to the current request has been sent to its end."""
+        return self._framing is Framing.DONE
+
+    def send_informational(
+        self, stream: int, status: int, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """103 and its kin, while the head is unsent; an HTTP/1.0 client gets none."""
+        rendered = writer.render_informational(status, headers)
+        if stream == self._stream and self._version != "1.0" and not self._head_left:
+            self._put(rendered)
+
+    @property
+    def _head_left(self) -> bool:
+        return self._framing is not None and not self._head
+
+    def send_head(
+        self,
+        stream: int,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        trailers: bool = False,
+    ) -> None:
+        """Render the head and hold it until the first body; a held one is replaced."""
+        if stream != self._stream:
+            return
+        head = writer.read_fields(headers)
+        lines = head.lines
+        framing = Framing.LENGTH
+        if self._method == "HEAD" or status in {304, 204}:
+            framing = Framing.NO_BODY
+            if head.length is not None and status != 204:  # RFC 9110 8.6: none in a 204
+                lines.append(b"content-length: %d\r\n" % head.length)
+        elif head.length is not None:
+            self._to_send = head.length
+            lines.append(b"content-length: %d\r\n" % head.length)
+        elif self._version != "1.0":
+            framing = Framing.CHUNKED
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            framing = Framing.UNTIL_CLOSE
+        if head.close or framing is Framing.UNTIL_CLOSE:
+            self._keep = False
+        if head.dated or head.named:
+            defaults = self._defaults.without(head.dated, head.named)
+        else:
+            defaults = self._defaults.block
+        self._framing = framing
+        lines.insert(0, defaults)
+        lines.insert(0, writer.STATUS_LINES[status])
+        self._head = b"".join(lines)
+
+    def _release_head(self, end: bool) -> None:
+        """The head leaves; only now it is known whether the connection lives on."""
+        if not self._may_keep(end):
+            self._keep = False
+            tail = b"connection: close\r\n\r\n"
+        elif self._version == "1.0":
+            tail = b"connection: keep-alive\r\n\r\n"
+        else:
+            tail = b"\r\n"
+        self._put(self._head + tail)
+        self._head = b""
+
+    def send_body(self, stream: int, data: bytes | FileSlice, end: bool) -> int:
+        """The next piece of the answer; returns the bytes that nobody has taken yet."""
+        framing = self._framing
+        if stream != self._stream or framing is Framing.DONE:
+            return self._out_size
+        size = data.count if type(data) is FileSlice else len(data)  # type: ignore[arg-type]
+        if framing is Framing.LENGTH:
+            if size != self._to_send and (end or size > self._to_send):
+                self._break_promise(size)
+            self._to_send -= size
+        if self._head:
+            self._release_head(end)
+        if size and framing is not Framing.NO_BODY:
+            if framing is Framing.CHUNKED:
+                self._put_chunk(data, size)
+            else:
+                self._put_piece(data, size)
+        if end:
+            if framing is Framing.CHUNKED:
+                self._seal_chunk()
+                self._put(b"0\r\n\r\n")
+            self._end_answer()
+        return self._out_size + self._chunk_size
+
+    def _put_chunk(self, data: bytes | FileSlice, size: int) -> None:
+        """Small pieces are gathered: chunk boundaries mean nothing (RFC 9112 7.1)."""
+        if type(data) is FileSlice:
+            self._seal_chunk()
+            self._put(b"%x\r\n" % size)
+            self._put_piece(data, size)
+            self._put(b"\r\n")
+        else:
+            self._chunk.append(data)  # type: ignore[arg-type]
+            self._chunk_size += size
+
+    def _seal_chunk(self) -> None:
+        if self._chunk_size:
+            out = self._out
+            size = b"%x\r\n" % self._chunk_size
+            out.append(size)
+            out.extend(self._chunk)
+            out.append(b"\r\n")
+            self._out_size += self._chunk_size + len(size) + 2
+            self._chunk.clear()
+            self._chunk_size = 0
+
+    def _put(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_size += len(data)
+
+    def _put_piece(self, data: bytes | FileSlice, size: int) -> None:
+        self._out.append(data)
+        self._out_size += size
+        if type(data) is FileSlice:
+            self._files += 1
+
+    def _break_promise(self, size: int) -> None:
+        """The application's body does not fit its Content-Length: the excess never leaves."""
+        word = "more" if size > self._to_send else "fewer"
+        raise ApplicationError(
+            f"{word} body bytes than the response's Content-Length promised: "
+            f"{self._to_send} were due, {size} came"
+        )
+
+    def send_trailers(self, stream: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The end of an answer whose body is complete; dropped where the client reads none."""
+        rendered = writer.render_trailers(headers)
+        framing = self._framing
+        if stream != self._stream or framing is Framing.DONE:
+            return
+        if framing is not Framing.CHUNKED or not self._trailers:
+            self.send_body(stream, b"", True)
+            return
+        if self._head:
+            self._release_head(True)
+        self._seal_chunk()
+        self._put(b"0\r\n" + rendered)
+        self._end_answer()
+
+    def queued(self, stream: int) -> int:
+        return self._out_size + self._chunk_size
+
+    def take_output(self) -> list[Output]:
+        if self._chunk_size:
+            self._seal_chunk()
+        out = self._out
+        if len(out) > 1 and self._out_size <= JOIN_BOUND and not self._files:
+            out = [b"".join(out)]  # type: ignore[arg-type]
+        self._out = []
+        self._out_size = self._files = 0
+        return out

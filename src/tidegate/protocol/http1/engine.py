@@ -1,0 +1,373 @@
+"""The HTTP/1 engine: one connection's requests and responses, one after the other (RFC 9112).
+
+Strategy: two small state machines, one for what is read (`Reading`), one for how the answer is
+framed (`Framing`), each with a table that says which method handles which state. Requests are
+parsed lazily: while one is being answered, what the client pipelined behind it stays buffered,
+within a bound. So answers are in order by construction, and a fault behind good requests is found
+only once those are answered.
+
+The reader is our own, not llhttp through `httptools`: see docs/architecture.md, "Two roads".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+
+from tidegate.protocol.engine import Ending, Limits, Waiting
+from tidegate.protocol.events import Body, Event, Fault, Request, RequestLine, Reset
+from tidegate.protocol.headers import Defaults
+from tidegate.protocol.http1 import reader, writer
+from tidegate.protocol.http1.answering import Answering
+from tidegate.protocol.http1.chunked import ChunkedBody, Stage
+from tidegate.protocol.http1.reader import Fields, HeadScanner, Refusal, check_body_size
+from tidegate.protocol.http1.writer import Framing
+
+UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
+PIPELINE_BOUND = 64 * 1024  # bytes of later requests that wait for their turn
+DISCARD_BOUND = 64 * 1024  # body bytes nobody wanted, read for the sake of the connection
+
+
+class Reading(enum.IntEnum):
+    HEAD = 0  # a head is awaited, or has begun
+    FIXED = 1  # a body of known length
+    CHUNKED = 2
+    COMPLETE = 3  # the request is whole, its answer is not
+    SWITCHED = 4  # another protocol has taken over
+    CLOSED = 5  # nothing more is read
+
+
+class Http1Engine(Answering):
+    """See `protocol.engine.Engine`; `stream` counts the requests of the connection from 1."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_continue",
+        "_discarded",
+        "_limits",
+        "_over",
+        "_peer_closes",
+        "_reading",
+        "_remaining",
+        "_scanner",
+        "_stopping",
+        "_unread",
+        "ending",
+        "hungry",
+        "stalled",
+        "supports_early_hints",
+        "supports_trailers",
+    )
+
+    def __init__(self, limits: Limits, defaults: Defaults) -> None:
+        super().__init__(defaults)
+        self.supports_trailers = True
+        self.supports_early_hints = True
+        self.hungry = True
+        self.stalled = False
+        self.ending = Ending.NO
+        self._limits = limits
+        self._reading = Reading.HEAD
+        self._buffer = bytearray()
+        self._scanner: HeadScanner | None = None
+        self._remaining = 0
+        self._chunked: ChunkedBody | None = None
+        self._unread = 0
+        self._discarded = 0
+        self._continue = False  # a 100 is due before the client sends the body
+        self._peer_closes = False
+        self._stopping = False
+        self._over = False  # the peer sends no more than what is buffered
+
+    # ------------------------------------------------------------------------ what comes in
+
+    @property
+    def waiting(self) -> Waiting:
+        if self._reading is Reading.HEAD:
+            return Waiting.HEAD if self._buffer else Waiting.IDLE
+        if self._reading is Reading.FIXED or self._reading is Reading.CHUNKED:
+            return Waiting.BODY
+        return Waiting.NOTHING
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
+        self.stalled = False
+        events: list[Event] = []
+        try:
+            while data or self._reading is Reading.HEAD:
+                data = _RECEIVE[self._reading](self, data, events)
+                if not data:
+                    break
+        except Refusal as refusal:
+            events.append(self._refuse(refusal))
+        if self._over:
+            events.extend(self.receive_eof())
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """The peer sends no more; what it asked for in full is still answered (half-close)."""
+        self._over = True
+        if self.stalled:
+            return []  # there may be whole requests in what is buffered
+        # RFC 9112 8: an incomplete request is never answered as if it were whole
+        if self.waiting is not Waiting.NOTHING:
+            self._reading = Reading.CLOSED
+            if self.ending is Ending.NO:
+                self.ending = Ending.CLOSE
+        return [Reset(self._stream, "the client closed its side")] if self._stream else []
+
+    def receive_timeout(self) -> list[Event]:
+        """The head or body the peer owes did not come in time."""
+        what = "head" if self._reading is Reading.HEAD else "body"
+        reason = f"the request's {what} came too slowly"
+        if what == "body" and self._head_left and not self._answered:
+            self.reset(self._stream)
+            return [Reset(self._stream, reason)]
+        return [self._refuse(Refusal(408, reason, "RFC 9110 15.5.9"))]
+
+    def _receive_head(self, data: bytes, events: list[Event]) -> bytes:
+        if self._scanner is None:
+            if self._buffer:
+                data = bytes(self._buffer) + data
+                self._buffer.clear()
+            end = data.find(b"\r\n\r\n")
+            if end > 0:
+                rest = self._quick_head(data, end, events)
+                if rest is not None:
+                    return rest
+            if not data:
+                return b""
+            self._scanner = HeadScanner(self._limits)
+        self._buffer += data
+        end_of_head = self._scanner.scan(self._buffer)
+        if end_of_head is None:
+            return b""
+        head = bytes(self._buffer[self._scanner.begin : end_of_head])
+        rest = bytes(self._buffer[end_of_head:])
+        self._buffer.clear()
+        line, _, block = head.partition(b"\r\n")
+        request_line = reader.parse_request_line(line)
+        fields = reader.parse_fields(block[:-2], request_line.version)
+        self._begin_request(request_line, fields, events)
+        self._scanner = None
+        return rest
+
+    def _quick_head(self, data: bytes, end: int, events: list[Event]) -> bytes | None:
+        """A head that is here whole and good; None: the scanner shall look at it."""
+        limits = self._limits
+        line_end = data.find(b"\r\n")
+        line = data[:line_end]
+        block = data[line_end + 2 : end + 2]
+        if line_end > limits.request_line or end + 4 > limits.header_size:
+            return None
+        try:
+            if line_end > reader.REMEMBERED_LINE:
+                request_line = reader.parse_request_line(line)
+            else:
+                request_line = reader.remembered_line(line)
+            if end > reader.REMEMBERED_FIELDS:
+                fields = reader.parse_fields(block, request_line.version)
+            else:
+                fields = reader.remembered_fields(block, request_line.version)
+        except Refusal:
+            return None
+        if len(fields.headers) > limits.header_count:
+            return None
+        self._begin_request(request_line, fields, events)
+        return data[end + 4 :]
+
+    def _begin_request(self, line: RequestLine, fields: Fields, events: list[Event]) -> None:
+        self._stream += 1
+        self._method = line.method
+        self._version = line.version
+        self.supports_early_hints = line.version != "1.0"
+        self._framing = None
+        self._trailers = fields.trailers and line.version != "1.0"
+        self._peer_closes = fields.close or (line.version == "1.0" and not fields.keep_alive)
+        self._keep = not (self._peer_closes or self._stopping)
+        end = not (fields.length or fields.chunked)
+        if end:
+            self._reading = Reading.COMPLETE
+        else:
+            self._begin_body(fields)
+        headers = fields.headers
+        if line.authority is not None:
+            # RFC 9112 3.2.2: the target's authority replaces whatever Host said
+            headers = (
+                (b"host", line.authority),
+                *(pair for pair in headers if pair[0] != b"host"),
+            )
+        events.append(
+            Request(self._stream, line, headers, end, self._trailers, upgrade=fields.upgrade)
+        )
+
+    def _begin_body(self, fields: Fields) -> None:
+        check_body_size(fields.length, self._limits)
+        self._continue = fields.continues
+        self._unread = self._discarded = 0
+        if fields.chunked:
+            self._chunked = ChunkedBody(self._limits)
+            self._reading = Reading.CHUNKED
+        else:
+            self._remaining = fields.length
+            self._reading = Reading.FIXED
+
+    def _receive_fixed(self, data: bytes, events: list[Event]) -> bytes:
+        if not data:
+            return b""
+        rest = b""
+        if len(data) > self._remaining:
+            data, rest = data[: self._remaining], data[self._remaining :]
+        self._remaining -= len(data)
+        self._deliver(data, not self._remaining, events)
+        return rest
+
+    def _receive_chunked(self, data: bytes, events: list[Event]) -> bytes:
+        chunked = self._chunked
+        assert chunked is not None
+        body, rest = chunked.receive(data)
+        self._deliver(body, chunked.stage is Stage.DONE, events)
+        return rest
+
+    def _deliver(self, data: bytes, end: bool, events: list[Event]) -> None:
+        """A piece of body to the application, or to nobody when the answer is already out."""
+        self._continue = False
+        if end:
+            self._reading = Reading.COMPLETE
+            self._chunked = None
+        if self._answered:
+            self._discarded += len(data)
+            if end:
+                self._end_exchange()
+            elif self._discarded > DISCARD_BOUND:
+                self._reading = Reading.CLOSED
+                self.ending = Ending.STAGED
+            return
+        if data or end:
+            self._unread += len(data)
+            self.hungry = self._unread < UNREAD_BOUND
+            events.append(Body(self._stream, data, end))
+
+    def _receive_early(self, data: bytes, events: list[Event]) -> bytes:
+        """Pipelined: it waits for its turn."""
+        self._buffer += data
+        self.hungry = len(self._buffer) < PIPELINE_BOUND
+        return b""
+
+    def _receive_nothing(self, data: bytes, events: list[Event]) -> bytes:
+        return b""
+
+    def _receive_switched(self, data: bytes, events: list[Event]) -> bytes:
+        self._buffer += data
+        return b""
+
+    def _refuse(self, refusal: Refusal) -> Fault:
+        """Nothing more is read; the error is the answer, if none has begun to leave."""
+        stream = self._stream if self._reading in (Reading.FIXED, Reading.CHUNKED) else 0
+        method = self._method if self._scanner is None else self._scanner.method
+        self._reading = Reading.CLOSED
+        self._buffer.clear()
+        self._scanner = None
+        self._continue = False
+        self._keep = False
+        answered = stream == 0 or self._framing is None or bool(self._head)
+        if answered:
+            self._head = b""
+            self._framing = Framing.NO_BODY
+            self._stream += 1  # what the application still sends belongs to nobody
+            self._put(writer.render_refusal(refusal, self._defaults, bodiless=method == "HEAD"))
+            self.ending = Ending.STAGED
+        elif self._answered:
+            self.ending = Ending.STAGED
+        return Fault(stream, refusal.status, refusal.reason, refusal.section, answered=answered)
+
+    # ------------------------------------------------------------------------ between the halves
+
+    def take_body(self, stream: int, size: int) -> None:
+        """The application took `size` bytes, or (0) waits for the first: 100 (RFC 9110 10.1.1)."""
+        if stream != self._stream:
+            return
+        self._unread -= size
+        self.hungry = self._unread < UNREAD_BOUND
+        if self._continue and not self._head_left:
+            self._continue = False
+            self._put(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _may_keep(self, end: bool) -> bool:
+        if not self._keep or self._stopping or self._continue:
+            return False
+        # a body that nobody will read: too long to be read for the sake of the connection?
+        return not (end and self._reading is Reading.FIXED and self._remaining > DISCARD_BOUND)
+
+    def _end_answer(self) -> None:
+        self._framing = Framing.DONE
+        reading = self._reading
+        if reading is Reading.COMPLETE:
+            self._end_exchange()
+        elif reading is Reading.CLOSED:
+            self.ending = Ending.CLOSE if self._over else Ending.STAGED
+        elif not self._keep:
+            self._reading = Reading.CLOSED
+            self.ending = Ending.STAGED
+        self.hungry = True
+
+    def _end_exchange(self) -> None:
+        """Request and answer are both whole: the next one, or the end."""
+        if self._keep and not (self._over and not self._buffer):
+            self._reading = Reading.HEAD
+            self._unread = 0
+            self.hungry = True
+            self.stalled = bool(self._buffer)
+        else:
+            # the client said so itself, and sent nothing more: it expects the end
+            plain = (self._peer_closes and not self._buffer) or self._over
+            self._reading = Reading.CLOSED
+            self.ending = Ending.CLOSE if plain else Ending.STAGED
+
+    # ------------------------------------------------------------------------ ends and switches
+
+    def reset(self, stream: int) -> None:
+        """The answer cannot be completed: end so that nobody takes it for whole."""
+        if stream != self._stream or self._framing is Framing.DONE:
+            return
+        if self._framing is Framing.LENGTH and not self._to_send and not self._head:
+            self._end_answer()  # all that was promised is out: the answer is whole
+            return
+        self._head = b""
+        self._reading = Reading.CLOSED
+        # a close tells the truth where the framing shows the gap; where the close itself is
+        # the framing, only a reset does
+        self.ending = Ending.ABORT if self._framing is Framing.UNTIL_CLOSE else Ending.STAGED
+        self._framing = Framing.DONE
+
+    def stop(self) -> None:
+        """No more requests: `Connection: close` on the answer under way, or the end at once."""
+        self._stopping = True
+        self._keep = False
+        if self.waiting is Waiting.IDLE:
+            self._reading = Reading.CLOSED
+            self.ending = Ending.CLOSE
+
+    def switch(self, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+        """101: another protocol goes on with the bytes returned, which nobody has parsed."""
+        fields = ((b"connection", b"upgrade"), (b"upgrade", protocol))
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+        self._put(
+            writer.STATUS_LINES[101] + lines + b"".join(writer.read_fields(headers).lines) + b"\r\n"
+        )
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._reading = Reading.SWITCHED
+        return rest
+
+
+# by `Reading`
+_RECEIVE: tuple[Callable[[Http1Engine, bytes, list[Event]], bytes], ...] = (
+    Http1Engine._receive_head,
+    Http1Engine._receive_fixed,
+    Http1Engine._receive_chunked,
+    Http1Engine._receive_early,
+    Http1Engine._receive_switched,
+    Http1Engine._receive_nothing,
+)

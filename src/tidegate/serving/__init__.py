@@ -1,0 +1,1 @@
+"""Glue: the only place that joins net, protocol and asgi."""

@@ -1,0 +1,473 @@
+"""One connection over TCP, TLS or a Unix socket: bytes in to the engine, the engine's bytes out.
+
+Strategy: the poller calls `on_readable`; what was read goes to the engine, its events go to the
+exchange, and what all of them want to say leaves in one write at the end of the callback ("cork").
+An application that answers later marks the connection (`flush_soon`), and its bytes leave at the
+end of that loop turn. The next pipelined request is begun only here, never inside an application's
+`send`, and no connection gets more than its share of a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tidegate.asgi.exchange import Exchange
+from tidegate.asgi.scope import Origin, http_scope
+from tidegate.net import tasks
+from tidegate.protocol.engine import Ending, Engine, Waiting
+from tidegate.protocol.events import Event, Fault, Request
+from tidegate.serving.negotiate import engine_for
+from tidegate.serving.outbox import FileEndedShortError, Outbox
+from tidegate.serving.patience import Patience
+from tidegate.serving.site import Site
+
+if TYPE_CHECKING:
+    from tidegate.net.tls_socket import TlsSocket
+
+READ_SIZE = 64 * 1024
+BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
+SHARE = 32  # pipelined requests, or TLS records, a connection may have of one batch
+LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
+
+
+class Phase(enum.IntEnum):
+    OPEN = 0
+    OPENING = 1  # a PROXY header or a TLS handshake comes first (serving/opening.py)
+    LINGERING = 2  # our side is shut, input is discarded (RFC 9112 9.6)
+    CLOSED = 3
+
+
+class TcpConnection:
+    """See the module. `deadline` is when the sweep shall look at it next."""
+
+    __slots__ = (
+        "_drained",
+        "_exchange",
+        "_fd",
+        "_origin",
+        "_outbox",
+        "_patience",
+        "_phase",
+        "_read_size",
+        "_recv",
+        "_site",
+        "_sock",
+        "_tls",
+        "_watched",
+        "deadline",
+        "engine",
+        "eof",
+        "flush_due",
+        "opening",
+        "received",
+    )
+
+    def __init__(self, site: Site, sock: socket.socket) -> None:
+        self._site = site
+        self._sock: socket.socket | TlsSocket = sock
+        self._fd = sock.fileno()
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._tls: TlsSocket | None = None
+        self._phase = Phase.OPENING
+        self._watched = (True, False)
+        self._read_size = READ_SIZE
+        self._exchange: Exchange | None = None
+        self._outbox = Outbox(sock)
+        self._drained: list[asyncio.Future[None]] = []
+        self._patience = Patience(site.terms, site.service.clock.now)
+        self.deadline = self._patience.first_deadline
+        self.engine: Engine
+        self.eof = False
+        self.flush_due = False
+        self.received = 0
+        self.opening: Any = None
+        site.floor.connections.add(self)
+        site.floor.counters.connections += 1
+        site.deadlines.add(self)
+        site.poller.add(self._fd, self)
+
+    def open(self, origin: Origin, tls: TlsSocket | None, alpn: str | None) -> None:
+        """From here on HTTP is spoken."""
+        if tls is not None:
+            self._tls = tls
+            self._recv = tls.recv
+            self._outbox = Outbox(tls)
+        self._origin = origin
+        self.opening = None
+        self._phase = Phase.OPEN
+        self.engine = engine_for(alpn, self._site.limits, self._site.defaults)
+        self._patience.on_open(self._site.service.clock.now)
+        self.deadline = self._patience.first_deadline
+
+    def adopt(self, tls: TlsSocket) -> None:
+        """TLS has wrapped the socket; the descriptor stays, whoever closes it changes."""
+        self._sock = tls
+
+    def await_handshake(self, *, write: bool) -> None:
+        """Watch for what a handshake waits for."""
+        if self._watched != (not write, write):
+            self._watched = (not write, write)
+            self._site.poller.watch(self._fd, not write, write)
+
+    def release(self, tls: TlsSocket) -> socket.socket:
+        """End this connection, but not its socket."""
+        self._site.poller.remove(self._fd)
+        self._phase = Phase.CLOSED
+        self._site.deadlines.discard(self)
+        self._site.floor.leave(self)
+        return tls.release()
+
+    # ------------------------------------------------------------------------ reading
+
+    def on_readable(self) -> None:
+        if self._phase is not Phase.OPEN:
+            self._on_readable_else()
+            return
+        tls = self._tls
+        for _ in range(SHARE):
+            try:
+                data = self._recv(self._read_size)
+            except (BlockingIOError, InterruptedError):
+                if tls is not None:
+                    self._watch(read_writes=tls.wants.name == "WRITE")
+                return
+            except OSError:
+                self.close()
+                return
+            if data:
+                self.received += len(data)
+                self._turn(self.engine.receive(data))
+            else:
+                self.eof = True
+                self._turn(self.engine.receive_eof())
+                return
+            if tls is None or self._phase is not Phase.OPEN or not tls.pending():
+                return
+            if not self.engine.hungry:
+                return
+        self.flush_soon()  # its share is used up: what TLS holds is read in the next turn
+
+    def _on_readable_else(self) -> None:
+        if self._phase is Phase.OPENING:
+            self.opening.on_readable()
+        elif self._phase is Phase.LINGERING:
+            self._discard()
+
+    def _turn(self, events: list[Event]) -> None:
+        """Route events, and go on with what the engine has buffered; then write."""
+        self.flush_due = True
+        engine = self.engine
+        share = SHARE
+        while True:
+            for event in events:
+                self._route(event)
+            if not engine.stalled or engine.ending is not Ending.NO or self._phase:
+                break
+            share -= 1
+            if not share:
+                break
+            events = engine.receive(b"")
+        self.flush_due = False
+        if self._phase is Phase.OPEN:
+            self._settle(bool(events))
+
+    def _route(self, event: Event) -> None:
+        if type(event) is Request:
+            self._begin(event)
+        elif self._exchange is not None:
+            self._exchange.feed(event)
+        if type(event) is Fault:
+            self._site.service.log.debug(
+                "%s refused with %d: %s (%s)",
+                self._origin.client,
+                event.status,
+                event.reason,
+                event.section,
+            )
+            self._site.floor.counters.fire(str(event.status))
+
+    def _begin(self, request: Request) -> None:
+        """Start the application on a request."""
+        site = self._site
+        exchange = Exchange(
+            site.service, self, self.engine, request, http_scope(self._origin, self.engine, request)
+        )
+        self._exchange = exchange
+        if not request.end:
+            self._read_size = BODY_READ_SIZE
+            self.deadline = self._patience.on_body(site.service.clock.now, self)
+        if site.terms.request:
+            self.deadline = min(self.deadline, site.service.clock.now + site.terms.request)
+        if site.floor.full:
+            exchange.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
+            return
+        task = tasks.start(site.service.loop, exchange.run(), site.context())
+        if not task.done():
+            exchange.task = task
+            site.floor.running.add(exchange)
+        site.floor.count_request()
+
+    def on_end(self, exchange: Exchange) -> None:
+        """The application's task is over."""
+        self._site.floor.end(exchange)
+        if self._exchange is exchange:
+            self._exchange = None
+
+    # ------------------------------------------------------------------------ writing
+
+    @property
+    def backlog(self) -> int:
+        return self._outbox.backlog
+
+    def flush_soon(self) -> None:
+        """At the end of this callback or loop turn."""
+        if not self.flush_due:
+            self.flush_due = True
+            self._site.service.loop.call_soon(self._on_flush_due)
+
+    def _on_flush_due(self) -> None:
+        self.flush_due = False
+        if self._phase is Phase.OPEN:
+            self._turn(self.engine.receive(b"") if self.engine.stalled else [])
+            if self._tls is not None and self._phase is Phase.OPEN and self._tls.pending():
+                self.on_readable()
+
+    def finish(self) -> None:
+        """An answer is complete: write it now, leave what follows from it to the loop's turn."""
+        self.flush()
+        engine = self.engine
+        if engine.stalled or engine.ending is not Ending.NO or not self._watched[0]:
+            self.flush_soon()
+        else:
+            self._patience.on_idle(self._site.service.clock.now)
+
+    def flush(self) -> None:
+        """Write what the engine has, as far as the kernel takes it."""
+        if self._phase is not Phase.OPEN:
+            return
+        outbox = self._outbox
+        try:
+            if outbox.backlog and not outbox.resume():
+                return
+            output = self.engine.take_output()
+            if output:
+                outbox.write(output)
+                if outbox.backlog:
+                    self._on_backlog()
+        except FileEndedShortError:
+            self._site.service.log.error("A file became shorter while it was being sent")
+            self.abort("a file ended short")
+        except OSError:
+            self.close()
+
+    def _on_backlog(self) -> None:
+        self.deadline = min(
+            self.deadline,
+            self._patience.on_backlog(self._site.service.clock.now, self._outbox.sent),
+        )
+        self._watch()
+
+    def on_writable(self) -> None:
+        if self._phase is Phase.OPENING:
+            self.opening.on_readable()
+            return
+        if self._phase is not Phase.OPEN:
+            return
+        self.flush()
+        if self._phase is Phase.OPEN:
+            if self._tls is not None and not self._outbox.backlog:
+                self.on_readable()  # a TLS read may have been what waited to write
+                if self._phase is not Phase.OPEN:
+                    return
+            self._settle(False)
+
+    def drained(self) -> asyncio.Future[None]:
+        """Done once the backlog is gone, or the connection is."""
+        future = self._site.service.loop.create_future()
+        if self._phase is Phase.OPEN and self._outbox.backlog:
+            self._drained.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    def _settle(self, answered: bool) -> None:
+        """The end of a callback: write, then see what is awaited, or whether this is the end."""
+        self.flush()
+        if self._phase is not Phase.OPEN:
+            return
+        if self._drained and not self._outbox.backlog:
+            self._wake_drained()
+        engine = self.engine
+        if engine.ending is not Ending.NO:
+            self._end(engine.ending)
+            return
+        if engine.stalled:
+            self.flush_soon()  # its share is used up
+        now = self._site.service.clock.now
+        if answered:
+            self._patience.on_idle(now)
+        elif engine.waiting is Waiting.HEAD:
+            self.deadline = min(self.deadline, self._patience.on_head(now))
+        if not engine.hungry or self._watched != (True, False) or self._outbox.backlog or self.eof:
+            self._watch()
+
+    def _watch(self, *, read_writes: bool = False) -> None:
+        """Tell the poller what to watch for, if that has changed.
+
+        `read_writes`: a TLS read has to write first (a key update, RFC 8446 4.6.3). The other way
+        round cannot be: without renegotiation a TLS write never waits for a read.
+        """
+        read = self.engine.hungry and not self.eof
+        write = read_writes or self._outbox.backlog > 0
+        if (read, write) != self._watched:
+            if read and not self._watched[0]:
+                self._patience.on_resume(self._site.service.clock.now, self.received)
+            self._watched = (read, write)
+            self._site.poller.watch(self._fd, read, write)
+
+    def _wake_drained(self) -> None:
+        for future in self._drained:
+            if not future.done():
+                future.set_result(None)
+        self._drained.clear()
+
+    # ------------------------------------------------------------------------ ends
+
+    def stop(self) -> None:
+        """Graceful: end after the answer under way, at once where there is none."""
+        if self._phase is Phase.OPEN:
+            self.engine.stop()
+            self._turn([])
+        elif self._phase is Phase.OPENING:
+            self.close()
+
+    def _end(self, ending: Ending) -> None:
+        if ending is Ending.ABORT:
+            self.abort("the answer cannot be completed")
+        elif not self._outbox.backlog:
+            if ending is Ending.CLOSE or self.eof:
+                self.close(clean=True)
+            else:
+                self._linger()
+        else:
+            self._watch()
+
+    def _linger(self) -> None:
+        """Shut our side and throw input away for a while, so that no reset eats the answer."""
+        self._phase = Phase.LINGERING
+        self._lose_exchange()
+        try:
+            if self._tls is not None:
+                self._tls.shutdown_write()
+            else:
+                self._sock.shutdown(socket.SHUT_WR)  # type: ignore[union-attr]
+        except OSError:
+            self.close()
+            return
+        self.received = 0
+        self.deadline = self._site.service.clock.now + self._site.terms.linger
+        if self._watched != (True, False):
+            self._watched = (True, False)
+            self._site.poller.watch(self._fd, True, False)
+
+    def _discard(self) -> None:
+        try:
+            data = self._recv(BODY_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self.received += len(data)
+        if not data or self.received > LINGER_BOUND:
+            self.close()
+
+    def close(self, *, clean: bool = False) -> None:
+        """Close now; whoever waits for this connection learns that it is gone."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        site = self._site
+        site.poller.remove(self._fd)  # before the descriptor is closed: see net/epoll.py
+        if clean and self._tls is not None:
+            self._tls.shutdown_write()
+        self._sock.close()
+        self._outbox.clear()
+        site.deadlines.discard(self)
+        site.floor.leave(self)
+        self._wake_drained()
+        self._lose_exchange()
+
+    def abort(self, reason: str) -> None:
+        """Close with a reset: for an answer that a plain close would seem to complete."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._site.service.log.debug("Connection of %s reset: %s", self._origin.client, reason)
+        if self._tls is None:  # over TLS a close without close_notify says the same
+            try:
+                # SO_LINGER on, 0 seconds: the kernel drops what is queued and sends RST
+                self._sock.setsockopt(  # type: ignore[union-attr]
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+            except OSError:
+                pass
+        self.close()
+
+    def _lose_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lose()
+
+    def on_error(self, error: Exception) -> None:
+        """A bug of ours in a callback: tell it, end this connection, let the others live."""
+        self._site.service.log.error("Internal error on a connection", exc_info=error)
+        self.close()
+
+    # ------------------------------------------------------------------------ deadlines
+
+    def on_deadline(self, now: float) -> None:
+        """The sweep: see whether what is awaited is overdue, and when to look again."""
+        if self._phase is not Phase.OPEN:
+            if self._phase is Phase.OPENING:
+                self._site.floor.counters.fire("timeout_tls_handshake")
+            self.close()
+            return
+        exchange = self._exchange
+        request_limit = self._site.terms.request
+        self.deadline = self._patience.check(now, self)
+        if self._phase is not Phase.OPEN or exchange is None or not request_limit:
+            return
+        if exchange.answering:
+            if now >= exchange.since + request_limit:
+                self._site.floor.counters.fire("timeout_request")
+                exchange.expire(request_limit)
+            else:
+                self.deadline = min(self.deadline, exchange.since + request_limit)
+
+    def give_up_idle(self, option: str) -> None:
+        """Nothing was asked for in time: close without a word."""
+        self._site.floor.counters.fire(option)
+        self.engine.stop()
+        self._turn([])
+
+    def give_up_request(self, option: str) -> None:
+        """The head or body did not come in time: 408, or a reset once the answer has begun."""
+        self._site.floor.counters.fire(option)
+        self._turn(self.engine.receive_timeout())
+
+    def give_up_peer(self, option: str) -> None:
+        """The peer does not read: what is queued for it is dropped."""
+        self._site.floor.counters.fire(option)
+        self.abort(f"it reads more slowly than {option} allows")
+
+    @property
+    def reading(self) -> bool:
+        return self._watched[0]
+
+    @property
+    def sent(self) -> int:
+        return self._outbox.sent

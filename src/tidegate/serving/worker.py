@@ -1,0 +1,279 @@
+"""One process's server: start, serve, drain, stop.
+
+Strategy: everything a connection shares is made here once and handed down in a `Site` per listener.
+Nothing here knows signals or processes: whoever does calls `stop`, and `force` when that takes too
+long for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tidegate.asgi.exchange import Exchange
+from tidegate.asgi.forwarded import TrustedProxies
+from tidegate.asgi.lifespan import Lifespan
+from tidegate.asgi.service import Clock, Service
+from tidegate.config import Config
+from tidegate.net.deadlines import Deadlines
+from tidegate.net.listener import Acceptor, Listener
+from tidegate.net.poller import choose
+from tidegate.observe.access_log import AccessLog
+from tidegate.observe.counters import Counters
+from tidegate.protocol.engine import Limits
+from tidegate.protocol.headers import Defaults
+from tidegate.serving.negotiate import ALPN
+from tidegate.serving.opening import Opening
+from tidegate.serving.site import Floor, Site, Terms
+from tidegate.types import Application
+
+LOG_EVERY = 0.25  # seconds an access line may wait for others
+NAMED = 10  # requests named in the log when they keep a stop waiting
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Worker:
+    """Serves one application on some listeners; made and used inside one running loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        app: Application,
+        listeners: Sequence[Listener],
+        log: logging.Logger,
+        *,
+        asgi2: bool = False,
+        access: AccessLog | None = None,
+    ) -> None:
+        if asgi2:
+            from tidegate.asgi.asgi2 import wrap_asgi2
+
+            app = wrap_asgi2(app)  # type: ignore[arg-type]
+        self.counters = Counters()
+        self.clock = Clock()
+        self._config = config
+        self._listeners = listeners
+        self._log = log
+        self._access = access
+        self._access_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._lifespan = Lifespan(app, config.lifespan, self._context, log)  # type: ignore[arg-type]
+        self._stopping = self._loop.create_future()
+        self._forced = self._loop.create_future()
+        self._poller = choose(config.poller, self._loop, self.clock.tick)
+        self._deadlines = Deadlines(self._loop, self._on_sweep)
+        self._defaults = Defaults(b"tidegate" if config.server_header else b"", _extra(config))
+        self._dated = 0
+        self._floor = Floor.of(config, self.counters, self.stop)
+        self._service = Service(
+            app, self._loop, self.clock, log, record=self._record if access else None
+        )
+        self._certificates: Any = None
+        self._acceptors: list[Acceptor] = []
+
+    @property
+    def poller_name(self) -> str:
+        return self._poller.name
+
+    async def start(self) -> None:
+        """Wait for the application's startup, then accept; LifespanFailed if there is none."""
+        if self._config.ssl_certfile is not None:
+            from tidegate.net.tls import Certificates
+
+            self._certificates = Certificates(self._config, ALPN, self._log)
+        await self._lifespan.startup()
+        # what is loaded by now stays: the collector need not look at it again
+        gc.freeze()
+        for listener in self._listeners:
+            site = self._site(listener)
+            acceptor = Acceptor(listener, self._poller, self._loop, _on_accept(site), self._log)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+
+    def _site(self, listener: Listener) -> Site:
+        config = self._config
+        trusted = config.forwarded_allow_ips
+        return Site(
+            service=self._service,
+            floor=self._floor,
+            poller=self._poller,
+            deadlines=self._deadlines,
+            limits=Limits(
+                config.limit_request_line,
+                config.limit_header_size,
+                config.limit_header_count,
+                config.limit_body_size,
+            ),
+            defaults=self._defaults,
+            terms=Terms.of(config),
+            context=contextvars.Context if config.reset_contextvars else self._context.copy,
+            server=listener.server_for,
+            is_unix=listener.is_unix,
+            root_path=config.root_path,
+            state=self._lifespan.state if self._lifespan.supported else None,
+            proxies=TrustedProxies(trusted) if config.proxy_headers and trusted else None,
+            proxy_protocol=(
+                TrustedProxies(config.proxy_protocol, "--proxy-protocol")
+                if config.proxy_protocol
+                else None
+            ),
+            certificates=self._certificates,
+        )
+
+    # ------------------------------------------------------------------------ while serving
+
+    def _on_sweep(self) -> float:
+        now = self.clock.tick()
+        second = int(time.time())
+        if second != self._dated:
+            self._dated = second
+            self._defaults.set_date(_http_date(second) if self._config.date_header else b"")
+        if self._certificates is not None:
+            self._certificates.refresh(now)
+        return now
+
+    def _record(self, exchange: Exchange) -> None:
+        """One answered request for the access log."""
+        access = self._access
+        assert access is not None
+        line = exchange.request.line
+        client = exchange.scope["client"]
+        access.add(
+            (
+                client[0] if client else "",
+                line.method,
+                b"%b?%b" % (line.raw_path, line.query) if line.query else line.raw_path,
+                line.version,
+                exchange.status,
+                exchange.size,
+                self.clock.read() - exchange.since,
+                exchange.request.headers if access.needs_headers else (),
+                time.time(),
+            )
+        )
+        if self._access_timer is None:
+            self._access_timer = self._loop.call_later(LOG_EVERY, self._flush_access)
+
+    def _flush_access(self) -> None:
+        self._access_timer = None
+        if self._access is not None:
+            self._access.flush()
+
+    # ------------------------------------------------------------------------ the end
+
+    def stop(self) -> None:
+        """Begin the graceful end; `run` goes on from there."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+    def force(self) -> None:
+        """End now, whatever is still running."""
+        self.stop()
+        if not self._forced.done():
+            self._forced.set_result(None)
+
+    async def stopped(self) -> None:
+        """Wait for `stop`."""
+        await asyncio.shield(self._stopping)
+
+    async def run(self) -> bool:
+        """Serve until stopped, drain, end the application; True if all of it went in good order."""
+        await self._stopping
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for listener in self._listeners:
+            listener.close()
+        drained = await self._drain()
+        self._close_all()
+        clean = await self._lifespan.shutdown(self._config.timeout_graceful_shutdown)
+        if self._access_timer is not None:
+            self._access_timer.cancel()
+        self._flush_access()
+        return drained and clean
+
+    async def _drain(self) -> bool:
+        floor = self._floor
+        empty = self._loop.create_future()
+        floor.on_empty = lambda: None if empty.done() else empty.set_result(None)
+        for exchange in list(floor.running):
+            exchange.end_event_stream()
+        for connection in list(floor.connections):
+            connection.stop()
+        if not floor.connections and not floor.running:
+            return True
+        if floor.running:
+            self._log.info("Stopping: waiting for %s", _named(floor.running, self.clock.tick()))
+        timeout = self._config.timeout_graceful_shutdown
+        await asyncio.wait(
+            {empty, self._forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if empty.done():
+            return True
+        floor.on_empty = None
+        if floor.running:
+            self._log.warning(
+                "%s; ended while still running: %s",
+                "Forced to stop" if self._forced.done() else f"Not done within {timeout:g} s",
+                _named(floor.running, self.clock.tick()),
+            )
+        return not floor.running
+
+    def _close_all(self) -> None:
+        """Cancel what is left, close every connection."""
+        for exchange in list(self._floor.running):
+            if exchange.task is not None:
+                exchange.task.cancel()
+        for connection in list(self._floor.connections):
+            connection.close()
+
+    async def close(self) -> None:
+        """Let cancelled tasks unwind, and let go of the loop."""
+        left = [exchange.task for exchange in self._floor.running if exchange.task is not None]
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+        self._deadlines.close()
+        self._poller.close()
+
+
+def _on_accept(site: Site) -> Any:
+    def on_accept(sock: socket.socket, peer: Any) -> None:
+        Opening(site, sock, peer)
+
+    return on_accept
+
+
+def _extra(config: Config) -> tuple[tuple[bytes, bytes], ...]:
+    pairs = (field.partition(":") for field in config.header)
+    return tuple(
+        (name.strip().encode("latin-1"), value.strip().encode("latin-1"))
+        for name, _, value in pairs
+    )
+
+
+def _http_date(second: int) -> bytes:
+    """IMF-fixdate (RFC 9110 5.6.7), whatever the locale."""
+    at = time.gmtime(second)
+    return (
+        f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year} "
+        f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"
+    ).encode()
+
+
+def _named(running: set[Exchange], now: float) -> str:
+    """The requests that are under way, the longest first."""
+    oldest = sorted(running, key=lambda exchange: exchange.since)
+    names = [
+        f"{one.request.line.method} {one.request.line.path} ({now - one.since:.1f} s)"
+        for one in oldest[:NAMED]
+    ]
+    if len(oldest) > NAMED:
+        names.append(f"and {len(oldest) - NAMED} more")
+    return ", ".join(names)

@@ -1,0 +1,36 @@
+"""What holds for every test: soak runs only when asked for, and what was skipped is told at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long runs out unless `-m` speaks of them (`make soak` does)."""
+    if "soak" in (config.getoption("markexpr") or ""):
+        return
+    long_runs = [item for item in items if item.get_closest_marker("soak")]
+    if long_runs:
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long_runs)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List what could not run here, so that a green line never hides a missing program."""
+    reasons = Counter(
+        (report.nodeid.split("[")[0], _reason(report))
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        terminalreporter.write_line("")
+        terminalreporter.write_line("skipped here:")
+        for (where, reason), times in sorted(reasons.items()):
+            terminalreporter.write_line(f"  {where} ({times}): {reason}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")

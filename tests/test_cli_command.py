@@ -1,0 +1,191 @@
+"""The command as a whole: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tidegate import __main__ as entry
+from tidegate import cli
+from tidegate.cli import main
+from tidegate.config import Config
+from tidegate.config.fields import GROUPS
+from tidegate.config.option import flag_of
+from tidegate.config.sources import FIELDS
+from tidegate.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without files, and an environment without our variables."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("TIDEGATE_") or name in {"FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configurations that reached the server, which does nothing and returns 7."""
+    configs: list[Config] = []
+
+    def serve_config(config: Config) -> int:
+        configs.append(config)
+        return 7
+
+    stand_in: Any = ModuleType("tidegate.run")
+    stand_in.serve_config = serve_config
+    monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+    return configs
+
+
+class TestServing:
+    def test_the_configuration_and_the_exit_code(self, served: list[Config]) -> None:
+        assert main(["main:app", "--port", "9", "--no-access-log", "--header", "A: b"]) == 7
+        assert served == [Config("main:app", port=9, access_log=False, header=("A: b",))]
+
+    def test_nothing_given(self, served: list[Config]) -> None:
+        assert main([]) == 7
+        assert served == [Config()]
+
+    def test_words_of_the_process(
+        self, served: list[Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["tidegate", "main:app"])
+        with pytest.raises(SystemExit) as left:
+            entry.main()
+        assert left.value.code == 7
+        assert served == [Config("main:app")]
+
+    def test_the_env_file_goes_with_the_configuration(
+        self, served: list[Config], quiet_place: Path
+    ) -> None:
+        (quiet_place / ".env").write_text("TIDEGATE_PORT=5\n")
+        assert main(["--env-file", ".env"]) == 7
+        assert served[0].port == 5
+        assert str(served[0].env_file).endswith(".env")
+
+    def test_a_mistake_found_later(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def serve_config(_config: Config) -> int:
+            raise ConfigurationError("There is no 'app' in main.py.", "Did you mean 'api'?")
+
+        stand_in: Any = ModuleType("tidegate.run")
+        stand_in.serve_config = serve_config
+        monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+        assert main(["main:app"]) == 2
+        assert capsys.readouterr().err == (
+            "tidegate: There is no 'app' in main.py.\n  Did you mean 'api'?\n"
+        )
+
+    def test_a_variable_that_is_nearly_ours(
+        self, served: list[Config], monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        monkeypatch.setenv("TIDEGATE_PROT", "1")
+        assert main([]) == 7
+        assert "tidegate: $TIDEGATE_PROT is not read" in capsys.readouterr().err
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("words", "message", "hint"),
+        [
+            (["--port", "abc"], "--port is 'abc': not a whole number.", "from 0 to 65535"),
+            (["--prot", "1"], "There is no option --prot.", "Did you mean --port"),
+            (["--no-acces-log"], "There is no option --no-acces-log.", "--no-access-log"),
+            (["--zzzzzz"], "There is no option --zzzzzz.", "tidegate --help"),
+            (["--port"], "Option '--port' requires an argument.", "tidegate --help"),
+            (["--port", "--host", "x"], "--port has no value: --host follows.", "--port=--host"),
+            (["a:b", "c:d"], "Got unexpected extra argument (c:d)", "tidegate --help"),
+            (["--workers", "2"], "--workers is '2': this version serves from one", "--workers 1"),
+            (["--reload"], "--reload: this version does not reload.", "Leave it out"),
+            (["main app"], "APP is 'main app': that names no application.", "main:app"),
+            (["--access-log=1"], "--access-log", "tidegate --help"),
+        ],
+    )
+    def test_goes_to_stderr(
+        self, words: list[str], message: str, hint: str, served: list[Config],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        assert main(words) == 2
+        said = capsys.readouterr()
+        first, second = said.err.splitlines()
+        assert first.startswith("tidegate: ")
+        assert message in first
+        assert second.startswith("  ")
+        assert hint in second
+        assert said.out == ""
+        assert served == []
+
+
+class TestHelp:
+    @pytest.fixture
+    def text(self, capsys: pytest.CaptureFixture[str]) -> str:
+        assert main(["--help"]) == 0
+        return capsys.readouterr().out
+
+    def test_fits_the_terminal(self, text: str) -> None:
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_groups_in_their_order(self, text: str) -> None:
+        headings = [line[:-1] for line in text.splitlines() if re.fullmatch(r"\w.*:", line)]
+        assert headings == [*GROUPS, "Also"]
+
+    def test_every_option_is_there_once(self, text: str) -> None:
+        printed = re.findall(r"^  (--[\[\]\w-]+)", text, flags=re.MULTILINE)
+        flags = [flag.replace("[no-]", "") for flag in printed]
+        also = ["--print-config", "--version", "--help"]
+        assert sorted(flags) == sorted(
+            [*(flag_of(name) for name in FIELDS if name != "app"), *also]
+        )
+
+    def test_one_column(self, text: str) -> None:
+        beside = re.findall(r"^(  --\S+(?: \S+)? {2,})\S", text, flags=re.MULTILINE)
+        assert {len(left) for left in beside} == {32}
+
+    def test_defaults(self, text: str) -> None:
+        joined = " ".join(text.split())
+        for shown in ("Port to listen on; 0 takes a free one [8000]", "[75s]", "[1GiB]", "[on]"):
+            assert shown in joined
+
+    def test_the_short_flag(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["-h"]) == 0
+        assert capsys.readouterr().out == text
+
+
+class TestPrinting:
+    def test_the_configuration(
+        self, served: list[Config], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["main:app", "--print-config", "--port=9"]) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["port", "9", "--port"] in rows
+        assert ["app", "main:app", "APP"] in rows
+        assert ["backlog", "2048", "default"] in rows
+        assert served == []
+
+    def test_the_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from tidegate import __version__
+
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out.startswith(f"tidegate {__version__} on ")
+
+    def test_completion(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv(cli._COMPLETION, "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", "tidegate --loop uv")
+        monkeypatch.setenv("COMP_CWORD", "2")
+        with pytest.raises(SystemExit):
+            main([])
+        assert capsys.readouterr().out.split(",")[1].strip() == "uvloop"

@@ -1,0 +1,83 @@
+"""run.py: from a configuration to a running server, and what comes back to its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.serve import serve
+
+import tidegate
+from tidegate.config import Config
+from tidegate.run import find
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+
+
+def test_the_version_is_said_once() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert tidegate.__version__ == project["version"]
+
+
+def test_public_names_are_there() -> None:
+    for name in tidegate.__all__:
+        assert getattr(tidegate, name) is not None
+    with pytest.raises(AttributeError):
+        _ = tidegate.nothing  # type: ignore[attr-defined]
+
+
+def test_env_file_is_exported_before_the_application_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDE_SEEN", "outside")
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    env_file = tmp_path / ".env"
+    env_file.write_text("TIDE_NEW=1\nTIDE_SEEN=file\n")
+    find(Config(app=hello, env_file=str(env_file)))
+    assert os.environ["TIDE_NEW"] == "1"
+    assert os.environ["TIDE_SEEN"] == "outside"
+
+
+def test_server_ends_in_good_order() -> None:
+    with serve(hello) as running:
+        pass
+    assert running.clean is True
+    assert running.records[-1] == "Stopped."
+
+
+def test_banner_tells_what_is_served_and_where() -> None:
+    with serve(hello) as running:
+        said = "\n".join(running.records)
+    assert f"Listening on {running.url} (HTTP/1.1)" in said
+    assert "ASGI 3" in said
+    assert f"Tidegate {tidegate.__version__} on " in said
+
+
+def test_notes_on_options_without_effect_are_logged() -> None:
+    with serve(hello, http="h11") as running:
+        assert any("--http h11 has no effect" in text for text in running.records)
+
+
+def test_address_in_use_is_a_configuration_error() -> None:
+    with serve(hello) as running, pytest.raises(tidegate.ConfigurationError, match="in use"):
+        asyncio.run(tidegate.Server(Config(app=hello, port=running.port)).serve())
+
+
+def test_a_wrong_access_log_format_is_told_before_anything_is_bound() -> None:
+    server = tidegate.Server(Config(app=hello, port=0, access_log_format="{nothing}"))
+    with pytest.raises(tidegate.ConfigurationError, match="nothing"):
+        asyncio.run(server.serve())
+    assert server.listeners == []
+
+
+def test_stop_before_serve_ends_at_once() -> None:
+    server = tidegate.Server(Config(app=hello, port=0))
+    server.stop()
+    assert asyncio.run(server.serve()) in (True, False)
