@@ -7,6 +7,7 @@
 VENV ?= .venv
 PORT ?= 8000
 ARGS ?=
+FUZZ_SECONDS ?= 60
 
 # The first of these that runs, is new enough and can make an environment. A name on PATH is not
 # enough: pyenv's shims exist for Pythons that are not chosen, and Debian ships venv apart.
@@ -57,8 +58,9 @@ soak: $(TOOLS) ## the long abuse runs, with their figures (ARGS=... goes to pyte
 	@$(PY) -m tests.support.programs
 	@$(PY) -m pytest -m soak -s $(ARGS)
 
-fuzz: $(TOOLS) ## the HTTP/1 engine against damaged input
-	@$(PY) -m pytest -m fuzz -s $(ARGS)
+fuzz: $(TOOLS) ## the HTTP/1 engine against damaged input (FUZZ_SECONDS=600 for longer)
+	@$(PIP) atheris 2>/dev/null || echo "atheris does not install here: going on without coverage"
+	@$(PY) -m tests.fuzz.http1 $(FUZZ_SECONDS)
 
 clean: ## remove everything that was built, environments too
 	rm -rf .venv .venv-* .bench-venv build dist .mypy_cache .ruff_cache .hypothesis .pytest_cache

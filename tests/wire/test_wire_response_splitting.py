@@ -18,7 +18,14 @@ from tidegate.types import Message
 MARK = b"smuggled"
 INJECTION = b"\r\n\r\nHTTP/1.1 200 OK\r\nX-Smuggled: smuggled\r\n\r\n"
 FIVE = (b"content-length", b"5")
-ABSENT = object()
+
+
+class Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = Absent()
 
 BAD_HEADERS: dict[str, Any] = {
     "value-crlf": [(b"x", b"a\r\nx-smuggled: smuggled")],

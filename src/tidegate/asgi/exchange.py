@@ -62,30 +62,26 @@ class Incoming(enum.IntEnum):
     TOLD = 2
 
 
+WHOLE = Incoming.WHOLE
+STARTED, STREAMING, COMPLETE = State.STARTED, State.STREAMING, State.COMPLETE
+
+
 class Exchange:
     """Carries one request through the application. `task` is the application's."""
 
-    __slots__ = (
-        "_body",
-        "_engine",
-        "_file",
-        "_headers",
-        "_incoming",
-        "_left",
-        "_share",
-        "_state",
-        "_trailers",
-        "_waiters",
-        "_wire",
-        "request",
-        "scope",
-        "service",
-        "since",
-        "size",
-        "status",
-        "stream",
-        "task",
-    )
+    # Most requests never touch most of this: the defaults live on the class, and an exchange
+    # holds what has changed (0.4 us less than setting them all).
+    status = 0
+    size = 0
+    task: asyncio.Task[None] | None = None
+    _state = State.WAITING
+    _left = False  # the client sends no more, and may be gone
+    _body: list[bytes] | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
+    _headers: Any = ()
+    _trailers: list[tuple[bytes, bytes]] | None = None
+    _share = 0
+    _file = -1  # opened by pathsend, closed once it is sent
 
     def __init__(
         self, service: Service, wire: Wire, engine: Engine, request: Request, scope: dict[str, Any]
@@ -95,20 +91,9 @@ class Exchange:
         self.scope = scope
         self.stream = request.stream
         self.since = service.clock.now
-        self.status = 0
-        self.size = 0
-        self.task: asyncio.Task[None] | None = None
         self._wire = wire
         self._engine = engine
-        self._state = State.WAITING
-        self._incoming = Incoming.WHOLE if request.end else Incoming.OPEN
-        self._left = False
-        self._body: list[bytes] = []
-        self._waiters: list[asyncio.Future[None]] = []
-        self._trailers: list[tuple[bytes, bytes]] | None = None
-        self._share = 0
-        self._headers: Any = ()
-        self._file = -1  # opened by pathsend, closed once it is sent
+        self._incoming = WHOLE if request.end else Incoming.OPEN
 
     # ------------------------------------------------------------------------ the application
 
@@ -129,13 +114,14 @@ class Exchange:
             if self._state < State.COMPLETE:
                 self._fail(_RETURNED[self._state], None)
         finally:
-            self.task = None
-            self._wire.on_end(self)
+            if self.task is not None:  # otherwise it has run at once, to its end
+                self.task = None
+                self._wire.on_end(self)
 
     def _fail(self, what: str, error: BaseException | None) -> None:
         """Tell the log what the application did, the client that there is no (whole) answer."""
         state = self._state
-        line = self.request.line
+        line = self.request.head
         self.service.log.error(
             "The application %s: %s %s", what, line.method, line.path, exc_info=error
         )
@@ -143,7 +129,6 @@ class Exchange:
             self.answer(500, b"Internal Server Error\n")
         elif state < State.COMPLETE:
             self._engine.reset(self.stream)
-            self._record()
             self._leave(State.GONE)
             self._wake_wire()
 
@@ -160,13 +145,12 @@ class Exchange:
         self._engine.send_head(self.stream, status, fields)
         self._engine.send_body(self.stream, text, True)
         self.size = len(text)
-        self._record()
         self._leave(State.GONE)
         self._wake_wire()
 
     def expire(self, seconds: float) -> None:
         """The deadline for a whole request has passed: answer for the application, end its task."""
-        line = self.request.line
+        line = self.request.head
         self.service.log.error(
             "The application took longer than %g s: %s %s", seconds, line.method, line.path
         )
@@ -174,7 +158,6 @@ class Exchange:
             self.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
         elif self._state < State.COMPLETE:
             self._engine.reset(self.stream)
-            self._record()
             self._leave(State.GONE)
             self._wake_wire()
         if self.task is not None:
@@ -191,7 +174,6 @@ class Exchange:
             if name.lower() == b"content-type" and value.startswith(b"text/event-stream"):
                 self._engine.send_body(self.stream, b"", True)
                 self._left = True
-                self._record()
                 self._leave(State.GONE)
                 self._wake_wire()
                 return
@@ -207,6 +189,8 @@ class Exchange:
         """The engine's events for this stream."""
         if type(event) is Body:
             if event.data:
+                if self._body is None:
+                    self._body = []
                 self._body.append(event.data)
             if event.end:
                 self._incoming = Incoming.WHOLE
@@ -216,7 +200,6 @@ class Exchange:
             self._left = True
             if event.answered and self._state < State.COMPLETE:
                 self.status = event.status
-                self._record()
                 self._leave(State.GONE)
         self._wake()
 
@@ -224,7 +207,6 @@ class Exchange:
         """The connection is gone."""
         self._left = True
         if self._state < State.COMPLETE:
-            self._record()
             self._leave(State.GONE)
         else:
             self._wake()
@@ -236,11 +218,14 @@ class Exchange:
             if message is not None:
                 return message
             waiter = self.service.loop.create_future()
-            self._waiters.append(waiter)
+            if self._waiters is None:
+                self._waiters = []
+            waiters = self._waiters
+            waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._waiters.remove(waiter)
+                waiters.remove(waiter)
 
     def _next_message(self) -> Message | None:
         if self._state >= State.COMPLETE:
@@ -269,7 +254,7 @@ class Exchange:
         return data
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -283,7 +268,7 @@ class Exchange:
         queued = step(self, message)
         wire = self._wire
         if not wire.flush_due:
-            if self._state is State.COMPLETE:
+            if self._state is COMPLETE:
                 wire.finish()
             else:
                 wire.flush_soon()
@@ -333,7 +318,7 @@ class Exchange:
         self._engine.send_head(self.stream, status, headers, trailers=trailers)
         self._trailers = [] if trailers else None
         self.status = status
-        self._state = State.STARTED
+        self._state = STARTED
         return 0
 
     def _body_piece(self, message: Message) -> int:
@@ -342,19 +327,20 @@ class Exchange:
             data = _as_bytes(data)
         if message.get("more_body", False):
             queued = self._engine.send_body(self.stream, data, False)
-            self._state = State.STREAMING
+            self._state = STREAMING
             self.size += len(data)
             return queued
-        self.size += len(data)
-        return self._last_piece(data)
+        return self._last_piece(data, len(data))
 
-    def _last_piece(self, data: bytes | FileSlice) -> int:
+    def _last_piece(self, data: bytes | FileSlice, size: int) -> int:
         if self._trailers is not None:
             queued = self._engine.send_body(self.stream, data, False)
             self._state = State.TRAILERS
+            self.size += size
             return queued
         queued = self._engine.send_body(self.stream, data, True)
-        self._complete()
+        self.size += size
+        self._leave(COMPLETE)
         return queued
 
     def _trailer_fields(self, message: Message) -> int:
@@ -362,7 +348,7 @@ class Exchange:
         self._trailers.extend(message.get("headers", ()))
         if not message.get("more_trailers", False):
             self._engine.send_trailers(self.stream, self._trailers)
-            self._complete()
+            self._leave(COMPLETE)
         return 0
 
     def _early_hint(self, message: Message) -> int:
@@ -381,8 +367,7 @@ class Exchange:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode):
                 raise ApplicationError(f"http.response.pathsend: {path!r} is not a regular file")
-            self.size += found.st_size
-            self._last_piece(FileSlice(file, 0, found.st_size))
+            self._last_piece(FileSlice(file, 0, found.st_size), found.st_size)
         except BaseException:
             os.close(file)
             raise
@@ -406,12 +391,12 @@ class Exchange:
         if offset is None:
             os.lseek(fd, at + count, os.SEEK_SET)  # as reading it would have done
         piece = FileSlice(fd, at, count)
-        self.size += count
         if message.get("more_body", False):
             self._engine.send_body(self.stream, piece, False)
-            self._state = State.STREAMING
+            self._state = STREAMING
+            self.size += count
         else:
-            self._last_piece(piece)
+            self._last_piece(piece, count)
         return WHOLE_QUEUE
 
     def _ignore(self, message: Message) -> int:
@@ -431,18 +416,13 @@ class Exchange:
 
     # ------------------------------------------------------------------------ ends
 
-    def _complete(self) -> None:
-        self._record()
-        self._leave(State.COMPLETE)
-
     def _leave(self, state: State) -> None:
+        """The answer has come to its end, one way or the other."""
         self._state = state
-        if self._waiters:
-            self._wake()
-
-    def _record(self) -> None:
         if self.service.record is not None:
             self.service.record(self)
+        if self._waiters:
+            self._wake()
 
     def _wake_wire(self) -> None:
         if not self._wire.flush_due:

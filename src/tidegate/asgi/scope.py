@@ -21,7 +21,7 @@ Forwarded = Callable[[dict[str, Any]], None]
 class Origin:
     """Where a connection's requests come from: what all of its scopes share."""
 
-    __slots__ = ("client", "forwarded", "root_path", "scheme", "sendfile", "server", "state", "tls")
+    __slots__ = ("client", "forwarded", "plain", "root_path", "scheme", "server", "state", "tls")
 
     def __init__(
         self,
@@ -41,41 +41,44 @@ class Origin:
         self.state = state
         self.tls = tls
         self.forwarded = forwarded
+        self.plain = not root_path and state is None and tls is None and forwarded is None
 
 
 def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, Any]:
     """The scope of one HTTP request."""
-    line = request.line
+    head = request.head
     extensions: dict[str, dict[str, Any]] = {
         "http.response.pathsend": {},
         "http.response.zerocopysend": {},
     }
     if engine.supports_early_hints:
         extensions["http.response.early_hint"] = {}
-    if request.trailers and engine.supports_trailers:
+    if head.trailers and engine.supports_trailers:
         extensions["http.response.trailers"] = {}
-    if origin.tls is not None:
-        tls = origin.tls.copy()
-        tls["client_cert_chain"] = list(tls["client_cert_chain"])
-        extensions["tls"] = tls
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.5"},
-        "http_version": line.version,
-        "method": line.method,
+        "http_version": head.version,
+        "method": head.method,
         "scheme": origin.scheme,
-        "path": line.path,
-        "raw_path": line.raw_path,
-        "query_string": line.query,
+        "path": head.path,
+        "raw_path": head.raw_path,
+        "query_string": head.query,
         "root_path": origin.root_path,
-        "headers": list(request.headers),
+        "headers": list(head.headers),
         "client": origin.client,
         "server": origin.server,
         "extensions": extensions,
     }
-    if origin.root_path and line.path != "*":
+    if origin.plain:
+        return scope
+    if origin.root_path and head.path != "*":
         # ASGI 2.5: path includes root_path; a proxy that stripped the prefix left it to us
-        scope["path"] = origin.root_path + line.path
+        scope["path"] = origin.root_path + head.path
+    if origin.tls is not None:
+        tls = origin.tls.copy()
+        tls["client_cert_chain"] = list(tls["client_cert_chain"])
+        extensions["tls"] = tls
     if origin.state is not None:
         scope["state"] = origin.state.copy()
     if origin.forwarded is not None:

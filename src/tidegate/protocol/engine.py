@@ -65,6 +65,7 @@ class Engine(Protocol):
     supports_early_hints: bool
     hungry: bool  # False: stop reading, the application is behind
     ending: Ending
+    resting: bool  # between requests, with nothing to do, to send or to end
     stalled: bool  # input is buffered that `receive(b"")` may go on with
 
     @property

@@ -11,53 +11,43 @@ from typing import TypeAlias
 from tidegate.types import Headers
 
 
-class RequestLine:
-    """Method, target and version. Immutable: the same line parsed again may be the same object."""
+class RequestHead:
+    """What a request says before its body; each engine has its own kind, and fills it.
 
-    __slots__ = ("authority", "method", "path", "query", "raw_path", "version")
+    Immutable: the same bytes may give the same object. `trailers`: the client reads them.
+    `upgrade` is the lower-cased protocol it would like to switch to, or None.
+    """
 
-    def __init__(
-        self,
-        method: str,
-        raw_path: bytes,
-        query: bytes,
-        version: str,
-        *,
-        path: str,
-        authority: bytes | None = None,
-    ) -> None:
-        self.method = method
-        self.raw_path = raw_path
-        self.query = query
-        self.version = version
-        self.path = path
-        self.authority = authority
+    __slots__ = (
+        "headers",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+        "trailers",
+        "upgrade",
+        "version",
+    )
+
+    method: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    path: str
+    headers: Headers
+    trailers: bool
+    upgrade: bytes | None
 
 
 class Request:
-    """A request's head is complete. `end`: no body follows. `trailers`: the client reads them.
+    """A request's head is complete. `end`: no body follows."""
 
-    `upgrade` is the lower-cased protocol the client would like to switch to, or None.
-    """
+    __slots__ = ("end", "head", "stream")
 
-    __slots__ = ("end", "headers", "line", "stream", "trailers", "upgrade")
-
-    def __init__(
-        self,
-        stream: int,
-        line: RequestLine,
-        headers: Headers,
-        end: bool,
-        trailers: bool,
-        *,
-        upgrade: bytes | None = None,
-    ) -> None:
+    def __init__(self, stream: int, head: RequestHead, end: bool) -> None:
         self.stream = stream
-        self.line = line
-        self.headers = headers
+        self.head = head
         self.end = end
-        self.trailers = trailers
-        self.upgrade = upgrade
 
 
 class Body:

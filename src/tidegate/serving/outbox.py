@@ -50,26 +50,20 @@ class Outbox:
         if len(output) == 1:
             data = output[0]
             if type(data) is bytes and len(data) <= READ_BOUND:
-                self._write_one(data)
-                return
+                try:
+                    sent = self._send(data)
+                except (BlockingIOError, InterruptedError):
+                    sent = 0
+                self.sent += sent
+                if sent == len(data):
+                    return
+                output = [memoryview(data)[sent:]]
         for piece in output:
             size = piece.count if isinstance(piece, FileSlice) else len(piece)
             if size:
                 self._pending.append(piece)
                 self.backlog += size
         self.resume()
-
-    def _write_one(self, data: bytes) -> None:
-        try:
-            sent = self._send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        self.sent += sent
-        if sent != len(data):
-            self._pending.append(memoryview(data)[sent:])
-            self.backlog = len(data) - sent
-            if sent:
-                self.resume()
 
     def resume(self) -> bool:
         """Go on with the backlog; True when it is gone."""

@@ -25,14 +25,24 @@ LONGEST_LOOK = 60.0  # look at a busy connection at least this often
 class Patience:
     """One connection's waits; times are the worker's monotonic seconds."""
 
-    __slots__ = ("_body_mark", "_body_since", "_head_since", "_idle_until", "_sent_mark",
-                 "_sent_since", "_terms", "first_deadline")  # fmt: skip
+    __slots__ = (
+        "_body_mark",
+        "_body_since",
+        "_head_of",
+        "_head_since",
+        "_opened",
+        "_sent_mark",
+        "_sent_since",
+        "_terms",
+        "first_deadline",
+    )
 
     def __init__(self, terms: Terms, now: float) -> None:
         self._terms = terms
         self.first_deadline = now + terms.handshake
-        self._idle_until = 0.0
-        self._head_since = 0.0  # 0: no head has begun
+        self._opened = now
+        self._head_since = 0.0
+        self._head_of = -1.0  # the idle time that ended when the head began
         self._body_since = 0.0
         self._body_mark = 0
         self._sent_since = 0.0
@@ -40,22 +50,18 @@ class Patience:
 
     def on_open(self, now: float) -> None:
         """A new connection owes its first head at once: it has no reason to idle."""
-        self._idle_until = self.first_deadline = now + self._terms.head
+        self._opened = now
+        self.first_deadline = now + min(self._terms.head, self._terms.keep_alive)
 
-    def on_idle(self, now: float) -> None:
-        """An answer was given: the next request may take its time."""
-        self._idle_until = now + self._terms.keep_alive
-        self._head_since = 0.0
-
-    def on_head(self, now: float) -> float:
+    def on_head(self, connection: TcpConnection) -> float:
         """Part of a head has come; returns when the rest is due."""
-        if not self._head_since:
-            self._head_since = now
+        if self._head_of != connection.idle_since:
+            self._head_of = connection.idle_since
+            self._head_since = connection.now
         return self._head_since + self._terms.head
 
     def on_body(self, now: float, connection: TcpConnection) -> float:
         """A body begins; returns when to look at its rate."""
-        self._head_since = 0.0
         self._body_since = now
         self._body_mark = connection.received
         return min(connection.deadline, now + self._terms.body_grace)
@@ -78,19 +84,26 @@ class Patience:
             looks.append(self._check_sending(now, connection))
         waiting = connection.engine.waiting
         if waiting is Waiting.IDLE:
-            if connection.backlog == 0 and now >= self._idle_until:
-                fresh = self._idle_until == self.first_deadline
-                connection.give_up_idle("timeout_head" if fresh else "timeout_keep_alive")
-            looks.append(max(self._idle_until, now))
+            looks.append(self._check_idle(now, connection))
         elif waiting is Waiting.HEAD:
-            if now >= self.on_head(now) and connection.reading:
+            due = self.on_head(connection)
+            if now >= due and connection.reading:
                 connection.give_up_request("timeout_head")
-            looks.append(self._head_since + self._terms.head)
+            looks.append(due)
         elif waiting is Waiting.BODY and self._terms.body_rate:
             looks.append(self._check_body(now, connection))
         else:
             looks.append(now + min(self._terms.keep_alive, self._terms.head))
         return min(looks)
+
+    def _check_idle(self, now: float, connection: TcpConnection) -> float:
+        if connection.idle_since:
+            until, option = connection.idle_since + self._terms.keep_alive, "timeout_keep_alive"
+        else:
+            until, option = self._opened + self._terms.head, "timeout_head"
+        if now >= until and not connection.backlog:
+            connection.give_up_idle(option)
+        return max(until, now)
 
     def _check_body(self, now: float, connection: TcpConnection) -> float:
         grace = self._terms.body_grace

@@ -61,17 +61,17 @@ class Floor:
     counters: Counters
     concurrency: int | None
     on_last_request: Callable[[], None]
-    requests_left: int = -1  # -1: no limit
+    last_request: int = -1  # the number of the request that ends this worker; -1: none does
     on_empty: Callable[[], None] | None = None  # set while draining
     connections: set[TcpConnection] = field(default_factory=set)
     running: set[Exchange] = field(default_factory=set)
 
     @classmethod
     def of(cls, config: Config, counters: Counters, on_last_request: Callable[[], None]) -> Floor:
-        left = -1
+        last = -1
         if config.limit_max_requests is not None:
-            left = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
-        return cls(counters, config.limit_concurrency, on_last_request, left)
+            last = config.limit_max_requests + random.randint(0, config.limit_max_requests_jitter)
+        return cls(counters, config.limit_concurrency, on_last_request, last)
 
     @property
     def full(self) -> bool:
@@ -90,13 +90,6 @@ class Floor:
         self.running.discard(exchange)
         if self.on_empty is not None and not self.connections and not self.running:
             self.on_empty()
-
-    def count_request(self) -> None:
-        self.counters.requests += 1
-        if self.requests_left > 0:
-            self.requests_left -= 1
-            if not self.requests_left:
-                self.on_last_request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +111,4 @@ class Site:
     proxies: TrustedProxies | None
     proxy_protocol: TrustedProxies | None
     certificates: Certificates | None
+    plain: bool  # neither a limit on requests at once nor a deadline for one

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.scope import Origin, http_scope
-from tidegate.net import tasks
+from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Engine, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
@@ -35,6 +35,9 @@ SHARE = 32  # pipelined requests, or TLS records, a connection may have of one b
 LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
 
+READING = (True, False)  # what is watched most of the time: (readable, writable)
+
+
 class Phase(enum.IntEnum):
     OPEN = 0
     OPENING = 1  # a PROXY header or a TLS handshake comes first (serving/opening.py)
@@ -45,41 +48,29 @@ class Phase(enum.IntEnum):
 class TcpConnection:
     """See the module. `deadline` is when the sweep shall look at it next."""
 
+    # fmt: off
     __slots__ = (
-        "_drained",
-        "_exchange",
-        "_fd",
-        "_origin",
-        "_outbox",
-        "_patience",
-        "_phase",
-        "_read_size",
-        "_recv",
-        "_site",
-        "_sock",
-        "_tls",
-        "_watched",
-        "deadline",
-        "engine",
-        "eof",
-        "flush_due",
-        "opening",
-        "received",
+        "_clock", "_drained", "_exchange", "_fd", "_origin", "_outbox", "_patience", "_phase",
+        "_read_size", "_recv", "_site", "_sock", "_tls", "_watched", "deadline", "engine", "eof",
+        "flush_due", "idle_since", "opening", "received",
     )
+    # fmt: on
 
     def __init__(self, site: Site, sock: socket.socket) -> None:
         self._site = site
+        self._clock = site.service.clock
         self._sock: socket.socket | TlsSocket = sock
         self._fd = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
         self._tls: TlsSocket | None = None
         self._phase = Phase.OPENING
-        self._watched = (True, False)
+        self._watched = READING
         self._read_size = READ_SIZE
         self._exchange: Exchange | None = None
         self._outbox = Outbox(sock)
         self._drained: list[asyncio.Future[None]] = []
-        self._patience = Patience(site.terms, site.service.clock.now)
+        self._patience = Patience(site.terms, self._clock.now)
+        self.idle_since = 0.0  # 0: no request yet
         self.deadline = self._patience.first_deadline
         self.engine: Engine
         self.eof = False
@@ -101,7 +92,7 @@ class TcpConnection:
         self.opening = None
         self._phase = Phase.OPEN
         self.engine = engine_for(alpn, self._site.limits, self._site.defaults)
-        self._patience.on_open(self._site.service.clock.now)
+        self._patience.on_open(self._clock.now)
         self.deadline = self._patience.first_deadline
 
     def adopt(self, tls: TlsSocket) -> None:
@@ -111,7 +102,7 @@ class TcpConnection:
     def await_handshake(self, *, write: bool) -> None:
         """Watch for what a handshake waits for."""
         if self._watched != (not write, write):
-            self._watched = (not write, write)
+            self._watched = (False, True) if write else READING
             self._site.poller.watch(self._fd, not write, write)
 
     def release(self, tls: TlsSocket) -> socket.socket:
@@ -125,32 +116,43 @@ class TcpConnection:
     # ------------------------------------------------------------------------ reading
 
     def on_readable(self) -> None:
-        if self._phase is not Phase.OPEN:
+        if self._phase:
             self._on_readable_else()
             return
-        tls = self._tls
+        try:
+            data = self._recv(self._read_size)
+        except (BlockingIOError, InterruptedError):
+            if self._tls is not None:
+                self._watch(read_writes=self._tls.wants.name == "WRITE")
+            return
+        except OSError:
+            self.close()
+            return
+        if data:
+            self.received += len(data)
+            self._turn(self.engine.receive(data))
+        else:
+            self.eof = True
+            self._turn(self.engine.receive_eof())
+            return
+        if self._tls is not None:
+            self._read_pending(self._tls)
+
+    def _read_pending(self, tls: TlsSocket) -> None:
+        """What TLS has decrypted already, where no poller sees it; within a share of the batch."""
         for _ in range(SHARE):
+            if self._phase or not tls.pending() or not self.engine.hungry:
+                return
             try:
                 data = self._recv(self._read_size)
             except (BlockingIOError, InterruptedError):
-                if tls is not None:
-                    self._watch(read_writes=tls.wants.name == "WRITE")
                 return
             except OSError:
                 self.close()
                 return
-            if data:
-                self.received += len(data)
-                self._turn(self.engine.receive(data))
-            else:
-                self.eof = True
-                self._turn(self.engine.receive_eof())
-                return
-            if tls is None or self._phase is not Phase.OPEN or not tls.pending():
-                return
-            if not self.engine.hungry:
-                return
-        self.flush_soon()  # its share is used up: what TLS holds is read in the next turn
+            self.received += len(data)
+            self._turn(self.engine.receive(data))
+        self.flush_soon()
 
     def _on_readable_else(self) -> None:
         if self._phase is Phase.OPENING:
@@ -161,25 +163,35 @@ class TcpConnection:
     def _turn(self, events: list[Event]) -> None:
         """Route events, and go on with what the engine has buffered; then write."""
         self.flush_due = True
-        engine = self.engine
-        share = SHARE
-        while True:
-            for event in events:
+        for event in events:
+            if type(event) is Request:
+                self._begin(event)
+            else:
                 self._route(event)
-            if not engine.stalled or engine.ending is not Ending.NO or self._phase:
-                break
-            share -= 1
-            if not share:
-                break
-            events = engine.receive(b"")
+        engine = self.engine
+        if engine.stalled:
+            self._go_on()
         self.flush_due = False
-        if self._phase is Phase.OPEN:
-            self._settle(bool(events))
+        self.flush()
+        if engine.resting and self._watched is READING:
+            self.idle_since = self._clock.now
+        elif not self._phase:
+            self._settle()
+
+    def _go_on(self) -> None:
+        """Pipelined requests: one after the other, as long as each is answered at once."""
+        engine = self.engine
+        for _ in range(SHARE):
+            if not engine.stalled or engine.ending is not Ending.NO or self._phase:
+                return
+            for event in engine.receive(b""):
+                if type(event) is Request:
+                    self._begin(event)
+                else:
+                    self._route(event)
 
     def _route(self, event: Event) -> None:
-        if type(event) is Request:
-            self._begin(event)
-        elif self._exchange is not None:
+        if self._exchange is not None:
             self._exchange.feed(event)
         if type(event) is Fault:
             self._site.service.log.debug(
@@ -194,23 +206,36 @@ class TcpConnection:
     def _begin(self, request: Request) -> None:
         """Start the application on a request."""
         site = self._site
-        exchange = Exchange(
-            site.service, self, self.engine, request, http_scope(self._origin, self.engine, request)
-        )
-        self._exchange = exchange
-        if not request.end:
-            self._read_size = BODY_READ_SIZE
-            self.deadline = self._patience.on_body(site.service.clock.now, self)
-        if site.terms.request:
-            self.deadline = min(self.deadline, site.service.clock.now + site.terms.request)
-        if site.floor.full:
-            exchange.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
+        service = site.service
+        engine = self.engine
+        scope = http_scope(self._origin, engine, request)
+        self._exchange = exchange = Exchange(service, self, engine, request, scope)
+        if not (request.end and site.plain) and not self._admit(exchange):
             return
-        task = tasks.start(site.service.loop, exchange.run(), site.context())
-        if not task.done():
+        task = start(service.loop, exchange.run(), site.context())
+        if task.done():
+            self._exchange = None
+        else:
             exchange.task = task
             site.floor.running.add(exchange)
-        site.floor.count_request()
+        floor = site.floor
+        floor.counters.requests += 1
+        if floor.counters.requests == floor.last_request:
+            floor.on_last_request()
+
+    def _admit(self, exchange: Exchange) -> bool:
+        """See to a body, a deadline and a limit; False: the server was full and has said so."""
+        site = self._site
+        now = self._clock.now
+        if not exchange.request.end:
+            self._read_size = BODY_READ_SIZE
+            self.deadline = self._patience.on_body(now, self)
+        if site.terms.request:
+            self.deadline = min(self.deadline, now + site.terms.request)
+        if site.floor.full:
+            exchange.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
+            return False
+        return True
 
     def on_end(self, exchange: Exchange) -> None:
         """The application's task is over."""
@@ -240,15 +265,14 @@ class TcpConnection:
     def finish(self) -> None:
         """An answer is complete: write it now, leave what follows from it to the loop's turn."""
         self.flush()
-        engine = self.engine
-        if engine.stalled or engine.ending is not Ending.NO or not self._watched[0]:
-            self.flush_soon()
+        if self.engine.resting and self._watched is READING:
+            self.idle_since = self._clock.now
         else:
-            self._patience.on_idle(self._site.service.clock.now)
+            self.flush_soon()
 
     def flush(self) -> None:
         """Write what the engine has, as far as the kernel takes it."""
-        if self._phase is not Phase.OPEN:
+        if self._phase:
             return
         outbox = self._outbox
         try:
@@ -268,7 +292,7 @@ class TcpConnection:
     def _on_backlog(self) -> None:
         self.deadline = min(
             self.deadline,
-            self._patience.on_backlog(self._site.service.clock.now, self._outbox.sent),
+            self._patience.on_backlog(self._clock.now, self._outbox.sent),
         )
         self._watch()
 
@@ -279,12 +303,10 @@ class TcpConnection:
         if self._phase is not Phase.OPEN:
             return
         self.flush()
+        if self._tls is not None and not self._outbox.backlog:
+            self.on_readable()  # a TLS read may have been what waited to write
         if self._phase is Phase.OPEN:
-            if self._tls is not None and not self._outbox.backlog:
-                self.on_readable()  # a TLS read may have been what waited to write
-                if self._phase is not Phase.OPEN:
-                    return
-            self._settle(False)
+            self._settle()
 
     def drained(self) -> asyncio.Future[None]:
         """Done once the backlog is gone, or the connection is."""
@@ -295,11 +317,8 @@ class TcpConnection:
             future.set_result(None)
         return future
 
-    def _settle(self, answered: bool) -> None:
-        """The end of a callback: write, then see what is awaited, or whether this is the end."""
-        self.flush()
-        if self._phase is not Phase.OPEN:
-            return
+    def _settle(self) -> None:
+        """After writing: see what is awaited, or whether this is the end."""
         if self._drained and not self._outbox.backlog:
             self._wake_drained()
         engine = self.engine
@@ -308,13 +327,13 @@ class TcpConnection:
             return
         if engine.stalled:
             self.flush_soon()  # its share is used up
-        now = self._site.service.clock.now
-        if answered:
-            self._patience.on_idle(now)
-        elif engine.waiting is Waiting.HEAD:
-            self.deadline = min(self.deadline, self._patience.on_head(now))
-        if not engine.hungry or self._watched != (True, False) or self._outbox.backlog or self.eof:
-            self._watch()
+        waiting = engine.waiting
+        if waiting is Waiting.HEAD:
+            self.deadline = min(self.deadline, self._patience.on_head(self))
+        elif waiting is Waiting.IDLE:
+            self.idle_since = self._clock.now
+            self._read_size = READ_SIZE
+        self._watch()
 
     def _watch(self, *, read_writes: bool = False) -> None:
         """Tell the poller what to watch for, if that has changed.
@@ -326,8 +345,8 @@ class TcpConnection:
         write = read_writes or self._outbox.backlog > 0
         if (read, write) != self._watched:
             if read and not self._watched[0]:
-                self._patience.on_resume(self._site.service.clock.now, self.received)
-            self._watched = (read, write)
+                self._patience.on_resume(self._clock.now, self.received)
+            self._watched = READING if read and not write else (read, write)
             self._site.poller.watch(self._fd, read, write)
 
     def _wake_drained(self) -> None:
@@ -370,9 +389,9 @@ class TcpConnection:
             self.close()
             return
         self.received = 0
-        self.deadline = self._site.service.clock.now + self._site.terms.linger
-        if self._watched != (True, False):
-            self._watched = (True, False)
+        self.deadline = self._clock.now + self._site.terms.linger
+        if self._watched is not READING:
+            self._watched = READING
             self._site.poller.watch(self._fd, True, False)
 
     def _discard(self) -> None:
@@ -463,6 +482,10 @@ class TcpConnection:
         """The peer does not read: what is queued for it is dropped."""
         self._site.floor.counters.fire(option)
         self.abort(f"it reads more slowly than {option} allows")
+
+    @property
+    def now(self) -> float:
+        return self._clock.now
 
     @property
     def reading(self) -> bool:

@@ -126,6 +126,7 @@ class Worker:
                 else None
             ),
             certificates=self._certificates,
+            plain=config.limit_concurrency is None and not config.timeout_request,
         )
 
     # ------------------------------------------------------------------------ while serving
@@ -144,7 +145,7 @@ class Worker:
         """One answered request for the access log."""
         access = self._access
         assert access is not None
-        line = exchange.request.line
+        line = exchange.request.head
         client = exchange.scope["client"]
         access.add(
             (
@@ -155,7 +156,7 @@ class Worker:
                 exchange.status,
                 exchange.size,
                 self.clock.read() - exchange.since,
-                exchange.request.headers if access.needs_headers else (),
+                line.headers if access.needs_headers else (),
                 time.time(),
             )
         )
@@ -271,7 +272,7 @@ def _named(running: set[Exchange], now: float) -> str:
     """The requests that are under way, the longest first."""
     oldest = sorted(running, key=lambda exchange: exchange.since)
     names = [
-        f"{one.request.line.method} {one.request.line.path} ({now - one.since:.1f} s)"
+        f"{one.request.head.method} {one.request.head.path} ({now - one.since:.1f} s)"
         for one in oldest[:NAMED]
     ]
     if len(oldest) > NAMED:

@@ -15,8 +15,8 @@ from tidegate.protocol.engine import Limits
 from tidegate.protocol.http1.reader import (
     Refusal,
     check_body_size,
-    check_field_line,
     check_head_size,
+    parse_field_line,
 )
 
 # size, then extensions: BWS ";" BWS name [ BWS "=" BWS (token | quoted-string) ]
@@ -48,7 +48,7 @@ class ChunkedBody:
     def __init__(self, limits: Limits) -> None:
         self.stage = Stage.SIZE
         self._limits = limits
-        self._line = b""
+        self._line = bytearray()
         self._remaining = 0
         self._total = 0  # as announced by the chunks so far
         self._extensions = 0
@@ -74,18 +74,17 @@ class ChunkedBody:
     def _take_line(self, data: bytes, at: int) -> int:
         newline = data.find(b"\n", at)
         end = newline + 1 if newline >= 0 else len(data)
-        line = self._line + data[at:end]
+        line = self._line
+        line += data[at:end]
         if self.stage is Stage.DATA_END and not b"\r\n".startswith(line[:2]):
             raise Refusal(400, "chunk data is not followed by CRLF", "RFC 9112 7.1")
         if len(line) > LINE_BOUND and self.stage is Stage.SIZE:
             raise Refusal(400, "a chunk extension without end", "RFC 9112 7.1.1")
         if self.stage is Stage.TRAILERS:
             check_head_size(self._trailer_size + len(line), self._trailers, self._limits)
-        if newline < 0:
-            self._line = line
-            return end
-        self._line = b""
-        self._end_line(line)
+        if newline >= 0:
+            self._line = bytearray()
+            self._end_line(bytes(line))
         return end
 
     def _end_line(self, line: bytes) -> None:
@@ -96,7 +95,7 @@ class ChunkedBody:
         elif line == b"\r\n":
             self.stage = Stage.DONE
         else:
-            check_field_line(line)
+            parse_field_line(line)
             self._trailers += 1
             self._trailer_size += len(line)
             check_head_size(self._trailer_size, self._trailers, self._limits)

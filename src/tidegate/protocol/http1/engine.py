@@ -15,17 +15,24 @@ import enum
 from collections.abc import Callable, Iterable
 
 from tidegate.protocol.engine import Ending, Limits, Waiting
-from tidegate.protocol.events import Body, Event, Fault, Request, RequestLine, Reset
+from tidegate.protocol.events import Body, Event, Fault, Request, Reset
 from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1 import reader, writer
-from tidegate.protocol.http1.answering import Answering
+from tidegate.protocol.http1.answering import DONE, Answering
 from tidegate.protocol.http1.chunked import ChunkedBody, Stage
-from tidegate.protocol.http1.reader import Fields, HeadScanner, Refusal, check_body_size
+from tidegate.protocol.http1.reader import Framing as BodyFraming
+from tidegate.protocol.http1.reader import HeadScanner, Parsed, Refusal, check_body_size
 from tidegate.protocol.http1.writer import Framing
 
 UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
 PIPELINE_BOUND = 64 * 1024  # bytes of later requests that wait for their turn
+REMEMBERED_HEAD = 2048  # bytes of a head that is worth remembering
 DISCARD_BOUND = 64 * 1024  # body bytes nobody wanted, read for the sake of the connection
+
+
+HEADS = 512  # heads remembered, by all connections of the process together
+# what is good depends on the limits: one table for each set of them, in practice one
+_heads: dict[Limits, dict[bytes, Parsed]] = {}
 
 
 class Reading(enum.IntEnum):
@@ -37,17 +44,19 @@ class Reading(enum.IntEnum):
     CLOSED = 5  # nothing more is read
 
 
+HEAD = Reading.HEAD
+
+
 class Http1Engine(Answering):
     """See `protocol.engine.Engine`; `stream` counts the requests of the connection from 1."""
 
     __slots__ = (
         "_buffer",
         "_chunked",
-        "_continue",
         "_discarded",
+        "_known",
         "_limits",
         "_over",
-        "_peer_closes",
         "_reading",
         "_remaining",
         "_scanner",
@@ -55,6 +64,7 @@ class Http1Engine(Answering):
         "_unread",
         "ending",
         "hungry",
+        "resting",
         "stalled",
         "supports_early_hints",
         "supports_trailers",
@@ -65,9 +75,11 @@ class Http1Engine(Answering):
         self.supports_trailers = True
         self.supports_early_hints = True
         self.hungry = True
+        self.resting = False
         self.stalled = False
         self.ending = Ending.NO
         self._limits = limits
+        self._known = _heads.setdefault(limits, {})
         self._reading = Reading.HEAD
         self._buffer = bytearray()
         self._scanner: HeadScanner | None = None
@@ -75,8 +87,6 @@ class Http1Engine(Answering):
         self._chunked: ChunkedBody | None = None
         self._unread = 0
         self._discarded = 0
-        self._continue = False  # a 100 is due before the client sends the body
-        self._peer_closes = False
         self._stopping = False
         self._over = False  # the peer sends no more than what is buffered
 
@@ -92,10 +102,19 @@ class Http1Engine(Answering):
 
     def receive(self, data: bytes) -> list[Event]:
         """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
+        if self._reading is HEAD and not self._buffer and len(data) <= REMEMBERED_HEAD:
+            parsed = self._known.get(data)
+            if parsed is not None:
+                events: list[Event] = []
+                self._begin_request(parsed, events)
+                return events
+        return self._receive(data)
+
+    def _receive(self, data: bytes) -> list[Event]:
         self.stalled = False
         events: list[Event] = []
         try:
-            while data or self._reading is Reading.HEAD:
+            while data or self._reading is HEAD:
                 data = _RECEIVE[self._reading](self, data, events)
                 if not data:
                     break
@@ -108,6 +127,7 @@ class Http1Engine(Answering):
     def receive_eof(self) -> list[Event]:
         """The peer sends no more; what it asked for in full is still answered (half-close)."""
         self._over = True
+        self._plain = self.resting = False
         if self.stalled:
             return []  # there may be whole requests in what is buffered
         # RFC 9112 8: an incomplete request is never answered as if it were whole
@@ -131,11 +151,15 @@ class Http1Engine(Answering):
             if self._buffer:
                 data = bytes(self._buffer) + data
                 self._buffer.clear()
-            end = data.find(b"\r\n\r\n")
-            if end > 0:
-                rest = self._quick_head(data, end, events)
-                if rest is not None:
-                    return rest
+            end = data.find(b"\r\n\r\n") + 4
+            if end > 4:
+                head = data[:end]
+                parsed = reader.parse_head(head, self._limits)
+                if parsed is not None:
+                    if parsed.end and end <= REMEMBERED_HEAD:
+                        self._remember(head, parsed)
+                    self._begin_request(parsed, events)
+                    return data[end:]
             if not data:
                 return b""
             self._scanner = HeadScanner(self._limits)
@@ -146,63 +170,39 @@ class Http1Engine(Answering):
         head = bytes(self._buffer[self._scanner.begin : end_of_head])
         rest = bytes(self._buffer[end_of_head:])
         self._buffer.clear()
-        line, _, block = head.partition(b"\r\n")
-        request_line = reader.parse_request_line(line)
-        fields = reader.parse_fields(block[:-2], request_line.version)
-        self._begin_request(request_line, fields, events)
+        self._begin_request(reader.insist_on_head(head), events)
         self._scanner = None
         return rest
 
-    def _quick_head(self, data: bytes, end: int, events: list[Event]) -> bytes | None:
-        """A head that is here whole and good; None: the scanner shall look at it."""
-        limits = self._limits
-        line_end = data.find(b"\r\n")
-        line = data[:line_end]
-        block = data[line_end + 2 : end + 2]
-        if line_end > limits.request_line or end + 4 > limits.header_size:
-            return None
-        try:
-            if line_end > reader.REMEMBERED_LINE:
-                request_line = reader.parse_request_line(line)
-            else:
-                request_line = reader.remembered_line(line)
-            if end > reader.REMEMBERED_FIELDS:
-                fields = reader.parse_fields(block, request_line.version)
-            else:
-                fields = reader.remembered_fields(block, request_line.version)
-        except Refusal:
-            return None
-        if len(fields.headers) > limits.header_count:
-            return None
-        self._begin_request(request_line, fields, events)
-        return data[end + 4 :]
+    def _remember(self, head: bytes, parsed: Parsed) -> None:
+        """Clients repeat themselves: a browser's or a balancer's next head is often the same."""
+        if len(self._known) >= HEADS:
+            self._known.clear()
+        self._known[head] = parsed
 
-    def _begin_request(self, line: RequestLine, fields: Fields, events: list[Event]) -> None:
+    def _begin_request(self, parsed: Parsed, events: list[Event]) -> None:
         self._stream += 1
-        self._method = line.method
-        self._version = line.version
-        self.supports_early_hints = line.version != "1.0"
+        self._parsed = parsed
         self._framing = None
-        self._trailers = fields.trailers and line.version != "1.0"
-        self._peer_closes = fields.close or (line.version == "1.0" and not fields.keep_alive)
-        self._keep = not (self._peer_closes or self._stopping)
-        end = not (fields.length or fields.chunked)
-        if end:
+        self.resting = False
+        if parsed.plain and not self._stopping and not self._over:
+            self._plain = self._keep = True
             self._reading = Reading.COMPLETE
         else:
-            self._begin_body(fields)
-        headers = fields.headers
-        if line.authority is not None:
-            # RFC 9112 3.2.2: the target's authority replaces whatever Host said
-            headers = (
-                (b"host", line.authority),
-                *(pair for pair in headers if pair[0] != b"host"),
-            )
-        events.append(
-            Request(self._stream, line, headers, end, self._trailers, upgrade=fields.upgrade)
-        )
+            self._plain = False
+            self._begin_unusual(parsed)
+        events.append(Request(self._stream, parsed, parsed.end))
 
-    def _begin_body(self, fields: Fields) -> None:
+    def _begin_unusual(self, parsed: Parsed) -> None:
+        """HTTP/1.0, a body, or the last request of its connection."""
+        self.supports_early_hints = not parsed.old
+        self._keep = not (parsed.framing.closes or self._stopping)
+        if parsed.end:
+            self._reading = Reading.COMPLETE
+        else:
+            self._begin_body(parsed.framing)
+
+    def _begin_body(self, fields: BodyFraming) -> None:
         check_body_size(fields.length, self._limits)
         self._continue = fields.continues
         self._unread = self._discarded = 0
@@ -265,18 +265,17 @@ class Http1Engine(Answering):
     def _refuse(self, refusal: Refusal) -> Fault:
         """Nothing more is read; the error is the answer, if none has begun to leave."""
         stream = self._stream if self._reading in (Reading.FIXED, Reading.CHUNKED) else 0
-        method = self._method if self._scanner is None else self._scanner.method
+        bodiless = self._parsed.is_head if self._scanner is None else self._scanner.method == "HEAD"
         self._reading = Reading.CLOSED
         self._buffer.clear()
         self._scanner = None
-        self._continue = False
-        self._keep = False
+        self._continue = self._plain = self._keep = False
         answered = stream == 0 or self._framing is None or bool(self._head)
         if answered:
             self._head = b""
             self._framing = Framing.NO_BODY
             self._stream += 1  # what the application still sends belongs to nobody
-            self._put(writer.render_refusal(refusal, self._defaults, bodiless=method == "HEAD"))
+            self._put(writer.render_refusal(refusal, self._defaults, bodiless=bodiless))
             self.ending = Ending.STAGED
         elif self._answered:
             self.ending = Ending.STAGED
@@ -301,7 +300,14 @@ class Http1Engine(Answering):
         return not (end and self._reading is Reading.FIXED and self._remaining > DISCARD_BOUND)
 
     def _end_answer(self) -> None:
-        self._framing = Framing.DONE
+        self._framing = DONE
+        if self._plain:  # which says that all of the request is here, and another may come
+            self._reading = HEAD
+            if self._buffer:
+                self.stalled = self.hungry = True
+            else:
+                self.resting = True
+            return
         reading = self._reading
         if reading is Reading.COMPLETE:
             self._end_exchange()
@@ -321,9 +327,9 @@ class Http1Engine(Answering):
             self.stalled = bool(self._buffer)
         else:
             # the client said so itself, and sent nothing more: it expects the end
-            plain = (self._peer_closes and not self._buffer) or self._over
+            expected = self._parsed.framing.closes and not self._buffer
             self._reading = Reading.CLOSED
-            self.ending = Ending.CLOSE if plain else Ending.STAGED
+            self.ending = Ending.CLOSE if expected or self._over else Ending.STAGED
 
     # ------------------------------------------------------------------------ ends and switches
 
@@ -335,6 +341,7 @@ class Http1Engine(Answering):
             self._end_answer()  # all that was promised is out: the answer is whole
             return
         self._head = b""
+        self._plain = False
         self._reading = Reading.CLOSED
         # a close tells the truth where the framing shows the gap; where the close itself is
         # the framing, only a reset does
@@ -344,18 +351,16 @@ class Http1Engine(Answering):
     def stop(self) -> None:
         """No more requests: `Connection: close` on the answer under way, or the end at once."""
         self._stopping = True
-        self._keep = False
+        self._keep = self._plain = self.resting = False
         if self.waiting is Waiting.IDLE:
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE
 
     def switch(self, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
         """101: another protocol goes on with the bytes returned, which nobody has parsed."""
-        fields = ((b"connection", b"upgrade"), (b"upgrade", protocol))
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
-        self._put(
-            writer.STATUS_LINES[101] + lines + b"".join(writer.read_fields(headers).lines) + b"\r\n"
-        )
+        lines = [writer.STATUS_LINES[101], b"connection: upgrade\r\nupgrade: %b\r\n" % protocol]
+        writer.read_fields(headers, lines)
+        self._put(b"".join(lines) + b"\r\n")
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._reading = Reading.SWITCHED

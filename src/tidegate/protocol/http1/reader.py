@@ -1,28 +1,25 @@
 """The grammar of a request's head (RFC 9112 2 to 5): pure functions from bytes to values.
 
-Strategy: a head that has arrived whole is taken by the quick road, a few C-level passes over the
-block (`translate`, `count`, `split`). Whatever the quick road does not recognise as good is read
-again line by line by `HeadScanner`, which alone decides what is wrong: so the first fault in the
-order of the bytes is the one reported, however the input was cut into pieces.
-
-Both results are values that depend on nothing but the bytes, and clients repeat themselves (a
-browser sends the same fields with every request of a page): they are memoised, within bounds.
+Strategy: a head that has arrived whole is split and looked up: field lines repeat from request to
+request, and what a line means depends on nothing but its bytes, so lines found good are remembered
+within bounds (0.08 us a line instead of 0.5). Whatever is not good on this quick road is read again
+line by line by `HeadScanner`, which alone decides what is wrong: so the first fault in the order of
+the bytes is the one reported, however the input was cut into pieces.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from tidegate.protocol.engine import Limits
-from tidegate.protocol.events import RequestLine
-from tidegate.protocol.headers import TOKEN, Memory, is_authority
-from tidegate.types import Headers
+from tidegate.protocol.events import RequestHead
+from tidegate.protocol.headers import MEMORY, TOKEN, Memory, is_authority
+from tidegate.types import Header, Headers
 
-REMEMBERED_LINE = 256  # longer ones are parsed each time: memory stays bounded
-REMEMBERED_FIELDS = 2048
+REMEMBERED_LINE = 256  # longer lines are parsed each time: memory stays bounded
 BLANK_LINES = 4  # tolerated before a request line (RFC 9112 2.2)
 
 
@@ -44,6 +41,15 @@ _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,33}")
 LONGEST_METHOD = 32  # the registry's longest, UPDATEREDIRECTREF, has 17
 
 
+class RequestLine(NamedTuple):
+    method: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    path: str
+    authority: bytes | None  # of a target in absolute-form
+
+
 def parse_request_line(line: bytes) -> RequestLine:
     """A request line without its CRLF; raises Refusal."""
     match = _LINE.fullmatch(line)
@@ -55,7 +61,7 @@ def parse_request_line(line: bytes) -> RequestLine:
     if major != b"1":
         raise Refusal(505, f"HTTP/{major.decode()} is not spoken here", "RFC 9110 15.6.6")
     version = "1.0" if minor == b"0" else "1.1"
-    if method != method.upper():
+    if not method.isupper() and method != method.upper():
         raise Refusal(501, "methods are case-sensitive, and this one is unknown", "RFC 9110 9.1")
     if b"#" in target:
         raise Refusal(400, "a fragment in the target", "RFC 9112 3.2")
@@ -65,17 +71,14 @@ def parse_request_line(line: bytes) -> RequestLine:
     if target[0] != 0x2F:
         target, authority = _other_form(method, target)
     raw_path, _, query = target.partition(b"?")
-    return RequestLine(
-        method.decode(),
-        raw_path,
-        query,
-        version,
-        path=_decoded(raw_path),
-        authority=authority,
-    )
+    return RequestLine(method.decode(), raw_path, query, version, _decoded(raw_path), authority)
 
 
-remembered_line = lru_cache(maxsize=1024)(parse_request_line)
+_remembered_line = lru_cache(maxsize=512)(parse_request_line)
+
+
+def _line_of(line: bytes) -> RequestLine:
+    return _remembered_line(line) if len(line) <= REMEMBERED_LINE else parse_request_line(line)
 
 
 def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
@@ -118,121 +121,99 @@ def _refuse_line(line: bytes) -> NoReturn:
 # ---------------------------------------------------------------------------- the fields
 
 
-class Fields:
-    """A head's fields and all that framing needs to know of them."""
+class Framing(NamedTuple):
+    """What the fields of a head mean for its body and its connection."""
 
-    __slots__ = (
-        "chunked",
-        "close",
-        "continues",
-        "headers",
-        "keep_alive",
-        "length",
-        "trailers",
-        "upgrade",
-    )
-
-    def __init__(self, headers: Headers) -> None:
-        self.headers = headers
-        self.length = 0
-        self.chunked = False
-        self.close = False
-        self.keep_alive = False
-        self.continues = False
-        self.trailers = False
-        self.upgrade: bytes | None = None
+    length: int = 0
+    chunked: bool = False
+    closes: bool = False  # the client ends the connection after this exchange
+    continues: bool = False  # it awaits 100 before it sends the body
+    trailers: bool = False
+    upgrade: bytes | None = None
 
 
 _SPECIAL = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te")
 )
-_FIELD_BYTES = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t\r\n"
+_FIELD_BYTES = bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)) + b"\t"
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _names = Memory()
-
-
-def parse_fields(block: bytes, version: str) -> Fields:
-    """The field lines of a head, each with its CRLF, without the empty line; raises Refusal."""
-    return interpret(split_fields(block), version)
-
-
-remembered_fields = lru_cache(maxsize=512)(parse_fields)
+_lines: dict[bytes, Header] = {}
 
 
 def split_fields(block: bytes) -> Headers:
-    """Lower-cased names and trimmed values in order; raises Refusal."""
+    """Field lines and the empty line as lower-cased names and trimmed values; raises Refusal."""
+    known = _lines.get
     lines = block.split(b"\r\n")
-    lines.pop()
-    ends = len(lines)
-    if (
-        block.translate(None, _FIELD_BYTES)
-        or block.count(b"\r") != ends
-        or block.count(b"\n") != ends
-    ):
-        for line in block.split(b"\n"):
-            check_field_line(line + b"\n")
-        raise AssertionError("the quick road refused what the slow road takes")
-    headers = []
-    known = _names.get
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            check_field_line(line + b"\r\n")
-        headers.append((known(name) or field_name(name), value.strip(b" \t")))
-    return tuple(headers)
+    del lines[-2:]
+    return tuple([known(line) or _learn_line(line) for line in lines])
 
 
-def field_name(name: bytes) -> bytes:
-    """Checked and lower-cased (RFC 9112 5.1: a token, nothing between it and the colon)."""
-    if TOKEN.fullmatch(name) is None:
-        if name[:1] in (b" ", b"\t"):
-            raise Refusal(400, "a field line begins with white space (obs-fold)", "RFC 9112 5.2")
-        if name[-1:] in (b" ", b"\t"):
-            raise Refusal(400, "white space between field name and colon", "RFC 9112 5.1")
-        raise Refusal(400, "not a field name", "RFC 9112 5.1")
-    return _names.keep(name, name.lower())
+def _learn_line(line: bytes) -> Header:
+    """A field line that was not seen before; it is remembered if it is short."""
+    pair = parse_field_line(line + b"\r\n")
+    if len(line) <= REMEMBERED_LINE:
+        if len(_lines) >= MEMORY:
+            _lines.clear()
+        _lines[line] = pair
+    return pair
 
 
-def check_field_line(line: bytes) -> None:
-    """One field line with its line end: raises the Refusal it deserves, if any."""
+def parse_field_line(line: bytes) -> Header:
+    """One field line with its line end; raises Refusal (RFC 9112 5)."""
     if not line.endswith(b"\r\n"):
         raise Refusal(400, "a line ends in a bare CR or LF", "RFC 9112 2.2")
     name, colon, value = line[:-2].partition(b":")
-    if not colon:
+    lowered = _names.get(name)
+    if lowered is None or not colon:
         if name[:1] in (b" ", b"\t"):
             raise Refusal(400, "a field line begins with white space (obs-fold)", "RFC 9112 5.2")
-        raise Refusal(400, "a field line without a colon", "RFC 9112 5")
-    field_name(name)
-    if value.translate(None, _FIELD_BYTES) or b"\r" in value or b"\n" in value:
+        if not colon:
+            raise Refusal(400, "a field line without a colon", "RFC 9112 5")
+        if name[-1:] in (b" ", b"\t"):
+            raise Refusal(400, "white space between field name and colon", "RFC 9112 5.1")
+        if TOKEN.fullmatch(name) is None:
+            raise Refusal(400, "not a field name", "RFC 9112 5.1")
+        lowered = _names.keep(name, name.lower())
+    if value.translate(None, _FIELD_BYTES):
         raise Refusal(400, "a control character in a field value", "RFC 9110 5.5")
+    return lowered, value.strip(b" \t")
 
 
-def interpret(headers: Headers, version: str) -> Fields:
+def interpret(headers: Headers, version: str) -> Framing:
     """What the fields mean for framing and for the connection; raises Refusal."""
-    fields = Fields(headers)
-    special: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _SPECIAL:
-            special.setdefault(name, []).append(value)
-    _host(special.get(b"host", []), version)
-    _framing(fields, special, version)
-    options = _tokens(special.get(b"connection"))
-    if options:
-        fields.close = b"close" in options
-        fields.keep_alive = b"keep-alive" in options
-    if b"upgrade" in special and b"upgrade" in options:
-        fields.upgrade = b",".join(special[b"upgrade"]).lower()
-    if b"te" in special:
+    return _interpret(tuple([pair for pair in headers if pair[0] in _SPECIAL]), version)
+
+
+@lru_cache(maxsize=512)
+def _interpret(special: Headers, version: str) -> Framing:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in special:
+        found.setdefault(name, []).append(value)
+    old = version == "1.0"
+    _check_host(found.get(b"host", []), version)
+    length, chunked = _body(found.get(b"transfer-encoding"), found.get(b"content-length"), version)
+    options = _tokens(found.get(b"connection"))
+    upgrade = None
+    if b"upgrade" in found and b"upgrade" in options:
+        upgrade = b",".join(found[b"upgrade"]).lower()
+    continues = False
+    for value in () if old else found.get(b"expect", ()):
+        if value.lower() != b"100-continue":
+            raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
+        continues = bool(length or chunked)
+    return Framing(
+        length,
+        chunked,
+        closes=b"close" in options or (old and b"keep-alive" not in options),
+        continues=continues,
         # RFC 9110 10.1.4 wants TE named in Connection; clients that forget it still mean it
-        fields.trailers = any(
-            token.partition(b";")[0].strip() == b"trailers" for token in _tokens(special[b"te"])
-        )
-    if version != "1.0":
-        for value in special.get(b"expect", ()):
-            if value.lower() != b"100-continue":
-                raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
-            fields.continues = True
-    return fields
+        trailers=not old
+        and any(
+            token.partition(b";")[0].strip() == b"trailers" for token in _tokens(found.get(b"te"))
+        ),
+        upgrade=upgrade,
+    )
 
 
 def _tokens(values: list[bytes] | None) -> list[bytes]:
@@ -241,7 +222,7 @@ def _tokens(values: list[bytes] | None) -> list[bytes]:
     return [token.strip(b" \t") for value in values for token in value.lower().split(b",")]
 
 
-def _host(hosts: list[bytes], version: str) -> None:
+def _check_host(hosts: list[bytes], version: str) -> None:
     if len(hosts) > 1:
         raise Refusal(400, "more than one Host field", "RFC 9112 3.2")
     if not hosts:
@@ -251,10 +232,10 @@ def _host(hosts: list[bytes], version: str) -> None:
         raise Refusal(400, "Host is not host[:port]", "RFC 9112 3.2")
 
 
-def _framing(fields: Fields, special: dict[bytes, list[bytes]], version: str) -> None:
-    """RFC 9112 6: one way, and only one, to say where the body ends."""
-    codings = special.get(b"transfer-encoding")
-    lengths = special.get(b"content-length")
+def _body(
+    codings: list[bytes] | None, lengths: list[bytes] | None, version: str
+) -> tuple[int, bool]:
+    """RFC 9112 6: one way, and only one, to say where the body ends: (length, chunked)."""
     if codings is not None:
         if version == "1.0":
             raise Refusal(400, "Transfer-Encoding in HTTP/1.0", "RFC 9112 6.1")
@@ -267,13 +248,66 @@ def _framing(fields: Fields, special: dict[bytes, list[bytes]], version: str) ->
             raise Refusal(400, "chunked applied more than once", "RFC 9112 7")
         if len(names) > 1:
             raise Refusal(501, "a transfer coding other than chunked", "RFC 9112 6.1")
-        fields.chunked = True
-    elif lengths is not None:
-        if len(lengths) > 1:
-            raise Refusal(400, "more than one Content-Length", "RFC 9112 6.3")
-        if _DIGITS.fullmatch(lengths[0]) is None:
-            raise Refusal(400, "Content-Length is not a number", "RFC 9112 6.3")
-        fields.length = int(lengths[0])
+        return 0, True
+    if lengths is None:
+        return 0, False
+    if len(lengths) > 1:
+        raise Refusal(400, "more than one Content-Length", "RFC 9112 6.3")
+    if _DIGITS.fullmatch(lengths[0]) is None:
+        raise Refusal(400, "Content-Length is not a number", "RFC 9112 6.3")
+    return int(lengths[0]), False
+
+
+# ---------------------------------------------------------------------------- the whole head
+
+
+class Parsed(RequestHead):
+    """A head and how its request is framed. `plain`: 1.1, kept alive, no body."""
+
+    __slots__ = ("end", "framing", "is_head", "old", "plain")
+
+    def __init__(self, line: RequestLine, headers: Headers, framing: Framing) -> None:
+        self.method, self.raw_path, self.query, self.version, self.path, authority = line
+        if authority is not None:
+            # RFC 9112 3.2.2: the target's authority replaces whatever Host said
+            others = [pair for pair in headers if pair[0] != b"host"]
+            headers = ((b"host", authority), *others)
+        self.headers = headers
+        self.trailers = framing.trailers
+        self.upgrade = framing.upgrade
+        self.framing = framing
+        self.is_head = self.method == "HEAD"
+        self.old = self.version == "1.0"
+        self.end = not (framing.length or framing.chunked)
+        self.plain = self.end and not self.old and not framing.closes
+
+
+NO_REQUEST = Parsed(RequestLine("", b"", b"", "1.1", "", None), (), Framing())
+"""Stands for the request before the first one has come."""
+
+
+def parse_head(head: bytes, limits: Limits) -> Parsed | None:
+    """A head with its empty line, if it is good; None: the scanner shall say what is wrong."""
+    line, _, block = head.partition(b"\r\n")
+    if len(line) > limits.request_line or len(head) > limits.header_size:
+        return None
+    try:
+        request_line = _line_of(line)
+        headers = split_fields(block)
+        framing = interpret(headers, request_line.version)
+    except Refusal:
+        return None
+    if len(headers) > limits.header_count:
+        return None
+    return Parsed(request_line, headers, framing)
+
+
+def insist_on_head(head: bytes) -> Parsed:
+    """A head with its empty line that the scanner has found good so far; raises Refusal."""
+    line, _, block = head.partition(b"\r\n")
+    request_line = parse_request_line(line)
+    headers = split_fields(block)
+    return Parsed(request_line, headers, interpret(headers, request_line.version))
 
 
 # ---------------------------------------------------------------------------- line by line
@@ -325,7 +359,7 @@ class HeadScanner:
     def _check_line(self, line: bytes) -> None:
         if self._line_seen:
             self._check_size(self._start, self._fields)
-            check_field_line(line)
+            parse_field_line(line)
             self._fields += 1
             self._check_size(self._start, self._fields)
         elif line == b"\r\n":

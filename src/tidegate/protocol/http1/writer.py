@@ -1,8 +1,8 @@
 """Rendering a response's head (RFC 9112 4, 6): the application's fields in, checked bytes out.
 
-Strategy: one loop over the fields, in which a name seen before costs one lookup and brings its
-rendered form; only the few names that mean something to the connection take a detour. How the
-body is framed is the server's affair: the application's Transfer-Encoding is dropped, its
+Strategy: an application sends the same few fields over and over, so a field found good is
+remembered with its rendered line (within bounds), and a head is one lookup a field and one `join`.
+How the body is framed is the server's affair: the application's Transfer-Encoding is dropped, its
 Content-Length is a promise the engine will hold it to.
 """
 
@@ -11,15 +11,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from tidegate.errors import ApplicationError
-from tidegate.protocol.headers import (
-    GOOD_VALUES,
-    Defaults,
-    Memory,
-    check_name,
-    check_value,
-)
+from tidegate.protocol.headers import MEMORY, Defaults, check_name, check_value
 from tidegate.protocol.http1.reader import Refusal
 
 
@@ -44,79 +39,104 @@ STATUS_LINES = {
     status: f"HTTP/1.1 {status} {_reason(status)}\r\n".encode() for status in range(100, 1000)
 }
 
-_rendered_names = Memory()
+
+class Flag(enum.IntFlag):
+    """What a field of the application's means to the connection."""
+
+    CLOSE = 1
+    DATE = 2
+    SERVER = 4
+
+
+class Meaning(NamedTuple):
+    """A field that is more than a line: a Content-Length (-1: none), a flag, what is sent of it."""
+
+    length: int
+    flag: int
+    line: bytes
+
+
 _SPECIAL = frozenset(
     (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date", b"server",
      b"upgrade", b"proxy-connection")
 )  # fmt: skip
+_LONGEST = 256  # longer fields are rendered each time: memory stays bounded
+_known: dict[tuple[bytes, bytes], bytes | Meaning] = {}
 
 
-class Head:
-    """A response's head, rendered: everything but the fields that say how the body ends."""
+def read_fields(headers: Iterable[tuple[bytes, bytes]], lines: list[bytes]) -> tuple[int, int]:
+    """Append an application's fields, checked and rendered, to `lines`.
 
-    __slots__ = ("close", "dated", "length", "lines", "named")
+    Returns the Content-Length (-1: none) and the flags of the others; raises ApplicationError.
+    """
+    if not isinstance(headers, list | tuple):
+        headers = list(headers)
+    length, flags, begin = -1, 0, len(lines)
+    known = _known.get
+    try:
+        for pair in headers:
+            line = known(pair)
+            if line is None:
+                line = _learn(pair)
+            if isinstance(line, bytes):
+                lines.append(line)
+                continue
+            flags |= line.flag
+            if line.length >= 0:
+                if length >= 0:
+                    raise ApplicationError("two Content-Length headers in one response")
+                length = line.length
+            if line.line:
+                lines.append(line.line)
+    except TypeError:  # a pair that is a list cannot be looked up
+        if headers and all(isinstance(pair, tuple) for pair in headers):
+            raise ApplicationError(_NO_PAIRS) from None
+        del lines[begin:]
+        return read_fields(_as_tuples(headers), lines)
+    return length, flags
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.length: int | None = None
-        self.close = False
-        self.dated = False
-        self.named = False
 
-    def special(self, name: bytes, value: bytes) -> None:
-        """A field that means something to the connection."""
-        lowered = name.lower()
-        if lowered == b"content-length":
-            self._content_length(value)
-        elif lowered == b"connection":
-            self.close = self.close or b"close" in value.lower()
-        elif lowered == b"date":
-            self.dated = True
-            self.lines.append(b"%b: %b\r\n" % (name, value))
-        elif lowered == b"server":
-            self.named = True
-            self.lines.append(b"%b: %b\r\n" % (name, value))
-        # Transfer-Encoding, Keep-Alive, Upgrade and their kin are hop-by-hop: ours to say
+_NO_PAIRS = "response headers must be an iterable of (name, value) pairs of bytes"
 
-    def _content_length(self, value: bytes) -> None:
+
+def _as_tuples(headers: Iterable[Iterable[bytes]]) -> list[tuple[bytes, bytes]]:
+    try:
+        pairs = [tuple(pair) for pair in headers]
+    except TypeError:
+        raise ApplicationError(_NO_PAIRS) from None
+    return pairs  # type: ignore[return-value]
+
+
+def _learn(pair: tuple[bytes, bytes]) -> bytes | Meaning:
+    """Check and render a field that was not seen before; it is remembered if it is short."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError
+    name = check_name(pair[0])
+    value = check_value(name, pair[1])
+    line: bytes | Meaning = b"%b: %b\r\n" % pair
+    if name.lower() in _SPECIAL:
+        line = _meaning(name.lower(), value, b"%b: %b\r\n" % pair)
+    if len(name) + len(value) <= _LONGEST:
+        if len(_known) >= MEMORY:
+            _known.clear()
+        _known[pair] = line
+    return line
+
+
+def _meaning(name: bytes, value: bytes, line: bytes) -> Meaning:
+    if name == b"content-length":
         if not value.isdigit() or len(value) > 18:
             raise ApplicationError(f"Content-Length must be a number, not {value!r}")
-        if self.length is not None:
-            raise ApplicationError("two Content-Length headers in one response (RFC 9110 8.6)")
-        self.length = int(value)
-
-
-def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """Check and render an application's response fields; raises ApplicationError."""
-    head = Head()
-    lines = head.lines
-    known = _rendered_names.get
-    try:
-        for name, value in headers:
-            rendered = known(name)
-            if rendered is None:
-                rendered = _learn(name)
-            if value not in GOOD_VALUES:
-                check_value(name, value)
-            if rendered:
-                lines.append(rendered)
-                lines.append(value)
-                lines.append(b"\r\n")
-            else:
-                head.special(name, value)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ApplicationError(
-            "response headers must be an iterable of (name, value) pairs of bytes"
-        ) from error
-    return head
-
-
-def _learn(name: bytes) -> bytes:
-    """`name: `, or b"" for a special one."""
-    check_name(name)
-    if name.lower() in _SPECIAL:
-        return _rendered_names.keep(name, b"")
-    return _rendered_names.keep(name, name + b": ")
+        return Meaning(int(value), 0, line)
+    if name == b"connection":
+        close = b"close" in (option.strip() for option in value.lower().split(b","))
+        return Meaning(-1, Flag.CLOSE if close else 0, b"")
+    if name == b"date":
+        return Meaning(-1, Flag.DATE, line)
+    if name == b"server":
+        return Meaning(-1, Flag.SERVER, line)
+    # Transfer-Encoding, Keep-Alive, Upgrade and their kin are hop-by-hop: ours to say
+    return Meaning(-1, 0, b"")
 
 
 def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -133,7 +153,10 @@ def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def render_informational(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A 1xx response, whole."""
-    return STATUS_LINES[status] + b"".join(read_fields(headers).lines) + b"\r\n"
+    lines = [STATUS_LINES[status]]
+    read_fields(headers, lines)
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
 
 def render_refusal(refusal: Refusal, defaults: Defaults, *, bodiless: bool = False) -> bytes:

@@ -1,0 +1,240 @@
+"""The HTTP/1 engine under damaged input: `make fuzz`, or `python -m tests.fuzz.http1 60`.
+
+One input is a stream of bytes and a way to cut it. Whatever the bytes are, the engine must not
+raise, must give the same requests however the stream was cut, and must put out nothing but whole
+answers of its own. Where atheris installs it drives, steered by coverage; elsewhere the rows of
+the wire tests' corpus are damaged at random, with the seed printed to repeat a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidegate.protocol.engine import Ending, Limits
+from tidegate.protocol.events import Body, Event, Fault, Request
+from tidegate.protocol.headers import Defaults
+from tidegate.protocol.http1.engine import Http1Engine
+
+LIMITS = Limits(request_line=200, header_size=600, header_count=12, body_size=2000)
+LONGEST = 4096
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n"
+HEAD_OF_ANSWER = re.compile(
+    rb"HTTP/1\.1 (\d{3})[^\r\n]*\r\n((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n"
+)  # as strict as what the engine may write
+FRAGMENTS = (
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b":", b"0\r\n\r\n", b"ffffffffffffffff",
+    b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n", b"Expect: 100-continue\r\n",
+    b"Connection: close\r\n", b"Connection: keep-alive, TE\r\nTE: trailers\r\n", b"HTTP/1.0", b";x=\"y\"", b"%00", b"\xff",
+)  # fmt: skip
+
+
+@dataclass
+class Asked:
+    """A request as an application would have got it."""
+
+    head: tuple[str, bytes, bytes, object]
+    body: bytearray = field(default_factory=bytearray)
+    whole: bool = False
+
+
+class Play:
+    """An engine, and an application that reads every body and answers two bytes."""
+
+    def __init__(self) -> None:
+        self.engine = Http1Engine(LIMITS, Defaults())
+        self.asked: list[Asked] = []
+        self.faults: list[tuple[int, str]] = []
+        self.output = bytearray()
+
+    def run(self, pieces: Iterable[bytes]) -> Play:
+        for piece in pieces:
+            self._handle(self.engine.receive(piece))
+        self._handle(self.engine.receive_eof())
+        return self
+
+    def _handle(self, events: list[Event]) -> None:
+        while True:
+            for event in events:
+                self._on_event(event)
+            self.output += b"".join(bytes(part) for part in self.engine.take_output())  # type: ignore[arg-type]
+            if not self.engine.stalled:
+                return
+            events = self.engine.receive(b"")
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Request):
+            line = event.line
+            head = (line.method, line.raw_path, line.query, event.headers)
+            self.asked.append(Asked(head, whole=event.end))
+            if event.end:
+                self._answer(event.stream)
+        elif isinstance(event, Body):
+            asked = self.asked[-1]
+            assert not asked.whole, "a body after its end"
+            asked.body += event.data
+            asked.whole = event.end
+            self.engine.take_body(event.stream, len(event.data))
+            if event.end:
+                self._answer(event.stream)
+        elif isinstance(event, Fault):
+            self.faults.append((event.status, event.reason))
+
+    def _answer(self, stream: int) -> None:
+        self.engine.send_head(stream, 200, [(b"content-length", b"2")])
+        self.engine.send_body(stream, b"ok", True)
+
+
+def check(stream: bytes, cuts: Iterable[int]) -> None:
+    """Hold the engine to its promises for one input; raises AssertionError."""
+    edges = [0, *sorted({cut % (len(stream) + 1) for cut in cuts}), len(stream)]
+    whole = Play().run([stream])
+    cut = Play().run(stream[a:b] for a, b in itertools.pairwise(edges) if a < b)
+    same_requests(whole.asked, cut.asked)
+    assert whole.faults == cut.faults, (whole.faults, cut.faults)
+    for play in (whole, cut):
+        check_answers(play)
+
+
+def same_requests(one: list[Asked], other: list[Asked]) -> None:
+    assert [each.head for each in one] == [each.head for each in other]
+    assert [each.whole for each in one] == [each.whole for each in other]
+    for a, b in zip(one, other, strict=True):
+        # Of a body that broke off, how much had been seen depends on how it came.
+        assert a.body == b.body or (
+            not a.whole and (a.body.startswith(b.body) or b.body.startswith(a.body))
+        )
+
+
+def check_answers(play: Play) -> None:
+    """As many answers as whole requests, and at most one refusal after them."""
+    output, statuses = bytes(play.output), []
+    while output:
+        head = HEAD_OF_ANSWER.match(output)
+        assert head, output
+        status = int(head[1])
+        length = re.search(rb"(?m)^content-length: (\d+)\r$", head[2])
+        assert length or status == 100, head[0]
+        size = int(length[1]) if length else 0
+        body, output = output[head.end() : head.end() + size], output[head.end() + size :]
+        if status == 200 and play.asked[statuses.count(200)].head[0] == "HEAD":
+            output = body + output  # to a HEAD, the length is told and nothing sent
+        else:
+            # the last answer may refuse a HEAD, and then has no body either
+            assert len(body) == size or (status >= 400 and not body), head[0]
+        if status != 100:
+            statuses.append(status)
+    answered = sum(asked.whole for asked in play.asked)
+    assert statuses[:answered] == [200] * answered, statuses
+    assert statuses[answered:] in ([], [status for status, _ in play.faults]), statuses
+    assert len(play.faults) <= 1
+    if play.faults:
+        assert play.engine.ending is not Ending.NO
+
+
+def corpus() -> list[bytes]:
+    """The rows of the wire tests: every fault and every oddity they know."""
+    from tests.wire.corpus import CASES
+    from tests.wire.good import GOOD
+
+    return [row.raw for row in (*GOOD, *CASES) if len(row.raw) <= LONGEST]
+
+
+def damage(raw: bytes, chance: random.Random) -> bytes:
+    """A few small accidents."""
+    data = bytearray(raw)
+    for _ in range(chance.randrange(5)):
+        place = chance.randrange(len(data) + 1)
+        match chance.randrange(5):
+            case 0:
+                data[place : place + 1] = bytes([chance.randrange(256)])
+            case 1:
+                data[place:place] = chance.choice(FRAGMENTS)
+            case 2:
+                del data[place : place + chance.randrange(1, 9)]
+            case 3:
+                data += data[place : place + 100]
+            case _:
+                data[place:place] = bytes(data[place : place + 30])
+    return bytes(data[:LONGEST])
+
+
+def inputs(seed: int) -> Iterator[tuple[bytes, list[int]]]:
+    """Without end: rows of the corpus, damaged and put behind one another, and where to cut."""
+    chance, rows = random.Random(seed), corpus()
+    while True:
+        picked = chance.sample(rows, chance.randrange(1, 4))
+        cuts = [chance.randrange(LONGEST) for _ in range(chance.randrange(1, 8))]
+        yield b"".join(damage(row, chance) for row in picked), cuts
+
+
+def at_random(seconds: float, seed: int) -> int:
+    """Try damaged inputs for some seconds; how many there were."""
+    end = time.monotonic() + seconds
+    for tried, (raw, cuts) in enumerate(inputs(seed)):  # noqa: B007
+        if time.monotonic() > end:
+            break
+        try:
+            check(raw, cuts)
+        except BaseException:
+            print(f"to repeat:\n  check({raw!r}, {cuts})")
+            raise
+    return tried
+
+
+def steered(seconds: int, folder: Path) -> None:
+    """By coverage, with atheris; ends the process when the time is over."""
+    import atheris
+
+    def one_input(data: bytes) -> None:
+        # The first bytes say where to cut; the rest is the stream.
+        cuts = [int.from_bytes(data[at : at + 2], "big") for at in (0, 2, 4)]
+        check(data[6 : 6 + LONGEST], cuts)
+
+    for module in [name for name in sys.modules if name.startswith("tidegate.protocol.http1.")]:
+        for thing in vars(sys.modules[module]).values():
+            if callable(thing) and getattr(thing, "__module__", "") == module:
+                instrument(atheris, thing)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, raw in enumerate(corpus()):
+        (folder / f"row-{number}").write_bytes(b"\0\x07\0\x13\0\x2b" + raw)
+    (folder / "found").mkdir(exist_ok=True)
+    arguments = [
+        f"-artifact_prefix={folder}/found/",
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST}",
+        "-verbosity=0",
+    ]
+    atheris.Setup([sys.argv[0], *arguments, str(folder)], one_input)
+    atheris.Fuzz()
+
+
+def instrument(atheris: object, thing: object) -> None:
+    """Make a function, or a class's functions, tell atheris which branches they take."""
+    members = vars(thing).items() if isinstance(thing, type) else [("", thing)]
+    for _, member in members:
+        if hasattr(member, "__code__"):
+            atheris.instrument_func(member)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    try:
+        import atheris
+    except ImportError:
+        seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
+        print(f"atheris is not installed: damaging the corpus at random, seed {seed}")
+        print(f"{at_random(seconds, seed)} inputs in {seconds} s, nothing found")
+    else:
+        del atheris
+        steered(seconds, Path("build/fuzz-http1"))
+
+
+if __name__ == "__main__":
+    main()
