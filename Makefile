@@ -34,10 +34,10 @@ GROUPS_OF_PYPROJECT := import tomllib; \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check soak fuzz clean python
+.PHONY: help serve test test-roads check soak fuzz clean python
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(INSTALLED) ## the demo page at http://127.0.0.1:8000
 	@exec $(PY) -m tidegate examples.demo:app --port $(PORT)
@@ -47,12 +47,20 @@ test: $(TOOLS) ## all the tests; prints at the end what was skipped here
 	@echo "testing on $$($(PY) --version)"
 	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
+# The roads a byte can take: `make test` has been on the poller and loop chosen by default.
+test-roads: $(TOOLS) ## the wire and behaviour tests on both pollers and both loops
+	@for road in "epoll asyncio" "reader asyncio" "epoll uvloop" "reader uvloop"; do \
+		set -- $$road; echo "testing the $$1 poller on $$2"; \
+		TIDEGATE_TEST_POLLER=$$1 TIDEGATE_TEST_LOOP=$$2 \
+			$(PY) -m pytest -n auto --dist worksteal $(wildcard tests/wire tests/behaviour) $(ARGS) \
+			|| exit 1; done
+
 check: $(TOOLS) ## lint, formatting, types
 	@echo "ruff check";  $(PY) -m ruff check --quiet .
 	@echo "ruff format"; $(PY) -m ruff format --quiet --check . \
 		|| { $(PY) -m ruff format --check .; exit 1; }
 	@echo "mypy --strict"; $(PY) -m mypy --strict
-	@echo "sizes and layers"; $(PY) -m pytest -q tests/test_house.py
+	@echo "sizes and layers"; $(PY) -m pytest tests/test_house.py
 
 soak: $(TOOLS) ## the long abuse runs, with their figures (ARGS=... goes to pytest)
 	@$(PY) -m tests.support.programs

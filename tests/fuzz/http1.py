@@ -70,8 +70,8 @@ class Play:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Request):
-            line = event.line
-            head = (line.method, line.raw_path, line.query, event.headers)
+            seen = event.head
+            head = (seen.method, seen.raw_path, seen.query, seen.headers)
             self.asked.append(Asked(head, whole=event.end))
             if event.end:
                 self._answer(event.stream)

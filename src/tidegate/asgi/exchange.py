@@ -75,6 +75,7 @@ class Exchange:
     size = 0
     task: asyncio.Task[None] | None = None
     _state = State.WAITING
+    _row: dict[str, Callable[[Exchange, Message], int]]  # the table's, for the state
     _left = False  # the client sends no more, and may be gone
     _body: list[bytes] | None = None
     _waiters: list[asyncio.Future[None]] | None = None
@@ -104,10 +105,8 @@ class Exchange:
         except asyncio.CancelledError:
             self._fail("was cancelled", None)
         except (Exception, BaseExceptionGroup) as error:
-            if not _only_disconnected(error):
+            if self._state is not State.GONE or not _comes_of_leaving(error):
                 self._fail("failed", error)
-            elif self._state is not State.GONE:
-                self._fail("gave up an answer whose client is still there", None)
         except SystemExit as error:  # a request must not end the server (checklist 8)
             self._fail("called sys.exit() in a request", error)
         else:
@@ -262,7 +261,7 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Take one message of the answer; waits while the client does not read."""
-        step = _TABLE[self._state].get(message["type"])
+        step = self._row.get(message["type"])
         if step is None:
             self._refuse(message)
         queued = step(self, message)
@@ -319,23 +318,28 @@ class Exchange:
         self._trailers = [] if trailers else None
         self.status = status
         self._state = STARTED
+        self._row = _STARTED_ROW
         return 0
 
-    def _body_piece(self, message: Message) -> int:
+    def _first_piece(self, message: Message) -> int:
+        queued = self._next_piece(message)
+        if self._state is STARTED:
+            self._go(STREAMING)
+        return queued
+
+    def _next_piece(self, message: Message) -> int:
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = _as_bytes(data)
         if message.get("more_body", False):
-            queued = self._engine.send_body(self.stream, data, False)
-            self._state = STREAMING
             self.size += len(data)
-            return queued
+            return self._engine.send_body(self.stream, data, False)
         return self._last_piece(data, len(data))
 
     def _last_piece(self, data: bytes | FileSlice, size: int) -> int:
         if self._trailers is not None:
             queued = self._engine.send_body(self.stream, data, False)
-            self._state = State.TRAILERS
+            self._go(State.TRAILERS)
             self.size += size
             return queued
         queued = self._engine.send_body(self.stream, data, True)
@@ -393,7 +397,7 @@ class Exchange:
         piece = FileSlice(fd, at, count)
         if message.get("more_body", False):
             self._engine.send_body(self.stream, piece, False)
-            self._state = STREAMING
+            self._go(STREAMING)
             self.size += count
         else:
             self._last_piece(piece, count)
@@ -416,9 +420,14 @@ class Exchange:
 
     # ------------------------------------------------------------------------ ends
 
+    def _go(self, state: State) -> None:
+        self._state = state
+        self._row = _TABLE[state]
+
     def _leave(self, state: State) -> None:
         """The answer has come to its end, one way or the other."""
         self._state = state
+        self._row = _TABLE[state]
         if self.service.record is not None:
             self.service.record(self)
         if self._waiters:
@@ -435,11 +444,16 @@ def _as_bytes(data: object) -> bytes:
     raise ApplicationError(f"a response body must be bytes, not {type(data).__name__}")
 
 
-def _only_disconnected(error: BaseException) -> bool:
-    """Also inside the exception groups of task groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only_disconnected(inner) for inner in error.exceptions)
-    return isinstance(error, ClientDisconnected)
+def _comes_of_leaving(error: BaseException | None) -> bool:
+    """Our ClientDisconnected, or what was made of it: Starlette raises its own in its place, task
+    groups wrap it."""
+    while error is not None:
+        if isinstance(error, ClientDisconnected):
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            return all(_comes_of_leaving(inner) for inner in error.exceptions)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 _RETURNED = {
@@ -456,13 +470,13 @@ _TABLE: tuple[dict[str, _Step], ...] = (
         "http.response.early_hint": Exchange._early_hint,
     },
     {  # STARTED
-        "http.response.body": Exchange._body_piece,
+        "http.response.body": Exchange._first_piece,
         "http.response.pathsend": Exchange._path,
         "http.response.zerocopysend": Exchange._zero_copy,
         "http.response.early_hint": Exchange._early_hint,
     },
     {  # STREAMING
-        "http.response.body": Exchange._body_piece,
+        "http.response.body": Exchange._next_piece,
         "http.response.zerocopysend": Exchange._zero_copy,
     },
     {  # TRAILERS
@@ -477,3 +491,5 @@ _KNOWN = frozenset(kind for row in _TABLE for kind in row)
 for _kind in _KNOWN:
     _TABLE[State.COMPLETE][_kind] = Exchange._ignore
     _TABLE[State.GONE][_kind] = Exchange._gone
+Exchange._row = _TABLE[State.WAITING]
+_STARTED_ROW = _TABLE[STARTED]

@@ -38,6 +38,9 @@ class FileSlice:
         self.offset = offset
         self.count = count
 
+    def __len__(self) -> int:
+        return self.count
+
 
 Output: TypeAlias = bytes | memoryview | FileSlice
 

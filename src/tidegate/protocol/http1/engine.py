@@ -105,9 +105,7 @@ class Http1Engine(Answering):
         if self._reading is HEAD and not self._buffer and len(data) <= REMEMBERED_HEAD:
             parsed = self._known.get(data)
             if parsed is not None:
-                events: list[Event] = []
-                self._begin_request(parsed, events)
-                return events
+                return [self._begin_request(parsed)]
         return self._receive(data)
 
     def _receive(self, data: bytes) -> list[Event]:
@@ -158,7 +156,7 @@ class Http1Engine(Answering):
                 if parsed is not None:
                     if parsed.end and end <= REMEMBERED_HEAD:
                         self._remember(head, parsed)
-                    self._begin_request(parsed, events)
+                    events.append(self._begin_request(parsed))
                     return data[end:]
             if not data:
                 return b""
@@ -170,7 +168,7 @@ class Http1Engine(Answering):
         head = bytes(self._buffer[self._scanner.begin : end_of_head])
         rest = bytes(self._buffer[end_of_head:])
         self._buffer.clear()
-        self._begin_request(reader.insist_on_head(head), events)
+        events.append(self._begin_request(reader.insist_on_head(head)))
         self._scanner = None
         return rest
 
@@ -180,7 +178,7 @@ class Http1Engine(Answering):
             self._known.clear()
         self._known[head] = parsed
 
-    def _begin_request(self, parsed: Parsed, events: list[Event]) -> None:
+    def _begin_request(self, parsed: Parsed) -> Request:
         self._stream += 1
         self._parsed = parsed
         self._framing = None
@@ -191,7 +189,7 @@ class Http1Engine(Answering):
         else:
             self._plain = False
             self._begin_unusual(parsed)
-        events.append(Request(self._stream, parsed, parsed.end))
+        return Request(self._stream, parsed, parsed.end)
 
     def _begin_unusual(self, parsed: Parsed) -> None:
         """HTTP/1.0, a body, or the last request of its connection."""

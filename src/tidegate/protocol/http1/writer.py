@@ -69,7 +69,7 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]], lines: list[bytes]) -> t
 
     Returns the Content-Length (-1: none) and the flags of the others; raises ApplicationError.
     """
-    if not isinstance(headers, list | tuple):
+    if type(headers) is not list and type(headers) is not tuple:
         headers = list(headers)
     length, flags, begin = -1, 0, len(lines)
     known = _known.get
