@@ -304,24 +304,27 @@ class Exchange:
             await asyncio.sleep(0)
 
     def _start(self, message: Message) -> int:
+        self._headers = headers = message.get("headers", ())
         try:
-            status = message["status"]
+            self.status = message["status"]
         except KeyError:
             raise ApplicationError("http.response.start needs a 'status'") from None
-        if not isinstance(status, int) or not 200 <= status <= 999:
-            raise ApplicationError(
-                f"the status of http.response.start must be an int from 200 to 999, not {status!r}"
-            )
-        trailers = message.get("trailers", False)
-        self._headers = headers = message.get("headers", ())
-        self._engine.send_head(self.stream, status, headers, trailers=trailers)
-        self._trailers = [] if trailers else None
-        self.status = status
+        self._engine.send_head(self.stream, self.status, headers)
+        if message.get("trailers", False):
+            self._trailers = []
         self._state = STARTED
         self._row = _STARTED_ROW
         return 0
 
     def _first_piece(self, message: Message) -> int:
+        if self._trailers is None and not message.get("more_body", False):
+            data = message.get("body", b"")
+            if type(data) is not bytes:
+                data = _as_bytes(data)
+            queued = self._engine.send_body(self.stream, data, True)
+            self.size = len(data)
+            self._leave(COMPLETE)
+            return queued
         queued = self._next_piece(message)
         if self._state is STARTED:
             self._go(STREAMING)

@@ -81,12 +81,7 @@ class Engine(Protocol):
         self, stream: int, status: int, headers: Iterable[tuple[bytes, bytes]]
     ) -> None: ...
     def send_head(
-        self,
-        stream: int,
-        status: int,
-        headers: Iterable[tuple[bytes, bytes]],
-        *,
-        trailers: bool = False,
+        self, stream: int, status: int, headers: Iterable[tuple[bytes, bytes]]
     ) -> None: ...
     def send_body(self, stream: int, data: bytes | FileSlice, end: bool) -> int: ...
     def send_trailers(self, stream: int, headers: Iterable[tuple[bytes, bytes]]) -> None: ...

@@ -89,19 +89,12 @@ class Answering:
     def _head_left(self) -> bool:
         return self._framing is not None and not self._head
 
-    def send_head(
-        self,
-        stream: int,
-        status: int,
-        headers: Iterable[tuple[bytes, bytes]],
-        *,
-        trailers: bool = False,
-    ) -> None:
+    def send_head(self, stream: int, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Render the head and hold it until the first body; a held one is replaced."""
         if stream != self._stream:
             return
         parsed = self._parsed
-        lines = [writer.STATUS_LINES[status], self._defaults.block]
+        lines = [writer.FINAL[status], self._defaults.block]
         length, flags = writer.read_fields(headers, lines)
         framing = LENGTH
         if parsed.is_head or status in BODILESS:

@@ -356,7 +356,9 @@ class Http1Engine(Answering):
 
     def switch(self, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
         """101: another protocol goes on with the bytes returned, which nobody has parsed."""
-        lines = [writer.STATUS_LINES[101], b"connection: upgrade\r\nupgrade: %b\r\n" % protocol]
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n" % protocol
+        ]
         writer.read_fields(headers, lines)
         self._put(b"".join(lines) + b"\r\n")
         rest = bytes(self._buffer)

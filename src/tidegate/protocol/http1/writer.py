@@ -35,9 +35,23 @@ def _reason(status: int) -> str:
         return ""
 
 
-STATUS_LINES = {
-    status: f"HTTP/1.1 {status} {_reason(status)}\r\n".encode() for status in range(100, 1000)
-}
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {_reason(status)}\r\n".encode()
+
+
+class StatusLines(dict[int, bytes]):
+    """Status lines of final responses, each rendered when it is first sent."""
+
+    def __missing__(self, status: object) -> bytes:
+        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
+            raise ApplicationError(
+                f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
+            )
+        line = self[int(status)] = _status_line(status)
+        return line
+
+
+FINAL = StatusLines()
 
 
 class Flag(enum.IntFlag):
@@ -153,7 +167,7 @@ def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def render_informational(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A 1xx response, whole."""
-    lines = [STATUS_LINES[status]]
+    lines = [_status_line(status)]
     read_fields(headers, lines)
     lines.append(b"\r\n")
     return b"".join(lines)
@@ -165,7 +179,7 @@ def render_refusal(refusal: Refusal, defaults: Defaults, *, bodiless: bool = Fal
     text = f"{status} {_reason(status)}: {refusal.reason} ({refusal.section})\n".encode()
     return b"".join(
         (
-            STATUS_LINES[status],
+            FINAL[status],
             defaults.block,
             b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text),
             b"connection: close\r\n\r\n",
