@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,7 +39,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that reached the server, which does nothing and returns 7."""
     configs: list[Config] = []
 
-    def serve_config(config: Config) -> int:
+    def serve_config(config: Config, **_: object) -> int:
         configs.append(config)
         return 7
 
@@ -65,6 +67,32 @@ class TestServing:
         assert left.value.code == 7
         assert served == [Config("main:app")]
 
+    @pytest.mark.parametrize("chosen", [None, 123])
+    def test_garbage_is_collected_as_usual_once_it_serves(
+        self, monkeypatch: pytest.MonkeyPatch, chosen: int | None
+    ) -> None:
+        seen: list[int] = []
+
+        def serve_config(_config: Config, *, on_started: Callable[[], None]) -> int:
+            seen.append(gc.get_threshold()[0])
+            if chosen is not None:  # by the application
+                gc.set_threshold(chosen)
+            on_started()
+            seen.append(gc.get_threshold()[0])
+            return 0
+
+        stand_in: Any = ModuleType("tidegate.run")
+        stand_in.serve_config = serve_config
+        monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+        monkeypatch.setattr(sys, "argv", ["tidegate", "main:app"])
+        usual = gc.get_threshold()
+        try:
+            with pytest.raises(SystemExit):
+                entry.main()
+            assert seen == [entry.RARELY, chosen or usual[0]]
+        finally:
+            gc.set_threshold(*usual)
+
     def test_the_env_file_goes_with_the_configuration(
         self, served: list[Config], quiet_place: Path
     ) -> None:
@@ -76,7 +104,7 @@ class TestServing:
     def test_a_mistake_found_later(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        def serve_config(_config: Config) -> int:
+        def serve_config(_config: Config, **_: object) -> int:
             raise ConfigurationError("There is no 'app' in main.py.", "Did you mean 'api'?")
 
         stand_in: Any = ModuleType("tidegate.run")

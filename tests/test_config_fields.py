@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,6 +85,27 @@ class TestFields:
     def test_can_go_to_another_process(self) -> None:
         config = Config("main:app", port=1, header=["A: b"])
         assert pickle.loads(pickle.dumps(config)) == config
+
+    def test_in_place_and_by_name(self) -> None:
+        config = Config("main:app", True)
+        assert config == Config(factory=True, app="main:app")
+        assert hash(config) == hash(Config("main:app", factory=True))
+        assert config != Config("main:app")
+        assert config != "main:app"
+        assert repr(config).startswith("Config(app='main:app', factory=True, ")
+        assert dataclasses.replace(config, port="9").port == 9
+
+    @pytest.mark.parametrize(
+        ("given", "more", "message"),
+        [
+            ((), {"prot": 9}, "there is no option 'prot'. Did you mean port?"),
+            (("a:b",), {"app": "c:d"}, "the option 'app' is given twice"),
+            (range(999), {}, "999 values for "),
+        ],
+    )
+    def test_a_wrong_call(self, given: Any, more: dict[str, Any], message: str) -> None:
+        with pytest.raises(TypeError, match=re.escape(message)):
+            Config(*given, **more)
 
     def test_the_password_is_in_no_traceback(self, tmp_path: Path) -> None:
         config = Config(ssl_certfile=pem(tmp_path), ssl_keyfile_password="hunter2")

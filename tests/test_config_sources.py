@@ -187,6 +187,28 @@ class TestFiles:
         (here / "pyproject.toml").write_text('[project]\ndependencies = ["tidegate"]\n')
         assert resolve({}, {}, here).config.port == 8000
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[tool.tidegate]\nport = 9",
+            "[ \"tool\" . 'tidegate' ]\nport = 9",
+            "[tool]\ntidegate.port = 9",
+            "[ tool ]\ntidegate = {port = 9}",
+            "tool.tidegate.port = 9",
+            "tool . 'tidegate' = {port = 9}",
+            "tool = {tidegate = {port = 9}}",
+            '"t\\u006Fol".tidegate.port = 9',
+        ],
+    )
+    def test_every_way_to_write_the_table(self, here: Path, text: str) -> None:
+        (here / "pyproject.toml").write_text(text)
+        assert resolve({}, {}, here).config.port == 9
+
+    def test_our_name_alone_is_no_table(self, here: Path) -> None:
+        text = '[project.scripts]\ntidegate = "tidegate:run"\n[tool.ruff]\n[this is = not TOML'
+        (here / "pyproject.toml").write_text(text)
+        assert resolve({}, {}, here).config.port == 8000
+
     def test_a_table_that_is_none(self, here: Path) -> None:
         (here / "pyproject.toml").write_text("[tool]\ntidegate = 5\n")
         assert mistake({}, {}, here).message.endswith("tool.tidegate is not a table.")

@@ -132,6 +132,11 @@ def test_an_imported_factory_called(tmp_path):
     assert got["app"] == (Kind.WSGI, "Flask")
 
 
+def test_a_second_name_for_the_same(tmp_path):
+    got = found(tmp_path, "from quart import Quart\nweb = Quart(__name__)\nsite = web")
+    assert got["site"] == got["web"] == (Kind.ASGI, "Quart")
+
+
 def test_imports_in_a_circle_end(tmp_path):
     got = found(tmp_path, "from other import app", other="from main import app")
     assert got == {}

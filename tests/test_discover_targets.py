@@ -366,6 +366,23 @@ def test_a_server_started_at_import_is_refused_before_the_import(here):
     assert "tg_runs" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from waitress import serve\nserve(app)",
+        "from waitress import serve as go\ngo(app)",
+        "import eventlet\neventlet.wsgi.server(app)",
+        "import cherrypy\ncherrypy.quickstart(app)",
+        "from wsgiref.simple_server import make_server\nmake_server('', 1, app).serve_forever()",
+        "import granian\ngranian.Granian('m:app').serve()",
+        "from aiohttp import web\nweb.run_app(app)",
+    ],
+)
+def test_every_way_to_start_a_server_is_worth_a_look(here, source):
+    write(here, {"tg_runs.py": APP + source})
+    assert "starts a server" in refused("tg_runs:app").message
+
+
 def test_an_import_knows_that_it_is_one(here):
     source = "from tidegate.discover import importing_application\nseen = importing_application()\n"
     write(here, {"tg_seen.py": source + APP})

@@ -41,13 +41,16 @@ _ALSO = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these words (by default the process's own); returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, on_started: Callable[[], None] | None = None) -> int:
+    """Run the command with these words (by default the process's own); returns the exit code.
+
+    `on_started` is called once connections are accepted.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         plain = None if _COMPLETION in os.environ else read_plainly(words)
         said = read_with_click(words) if plain is None else plain
-        return said if isinstance(said, int) else _act(said)
+        return said if isinstance(said, int) else _act(said, on_started)
     except ConfigurationError as error:
         print(f"tidegate: {error.message}", file=sys.stderr)
         if error.hint:
@@ -116,7 +119,7 @@ def read_with_click(words: Sequence[str]) -> dict[str, Any] | int:
     return said
 
 
-def _act(said: dict[str, Any]) -> int:
+def _act(said: dict[str, Any], on_started: Callable[[], None] | None) -> int:
     if said.pop("version", False):
         from tidegate import __version__
 
@@ -131,7 +134,7 @@ def _act(said: dict[str, Any]) -> int:
         return 0
     from tidegate.run import serve_config
 
-    return serve_config(resolved.config)
+    return serve_config(resolved.config, on_started=on_started)
 
 
 def _spelling(name: str) -> str:

@@ -142,13 +142,14 @@ def run(app: object | str | None = None, **options: Any) -> None:
     serve_config(Config(app=app, **options))
 
 
-def serve_config(config: Config) -> int:
-    """Serve until a signal ends it; the exit status for the command."""
+def serve_config(config: Config, *, on_started: Callable[[], None] | None = None) -> int:
+    """Serve until a signal ends it; the exit status for the command. See `Server` for the rest."""
     _set_up_logs(config)
     # before there is a loop: at import, and in Django's ready(), synchronous queries are welcome
     found = find(config)
     with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
-        clean = runner.run(Server(config, found=found).serve(handle_signals=True))
+        server = Server(config, found=found, on_started=on_started)
+        clean = runner.run(server.serve(handle_signals=True))
     return 0 if clean else 1
 
 

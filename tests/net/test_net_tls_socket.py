@@ -1,72 +1,27 @@
-"""A TLS connection in place of a plain socket: blocking both ways, endings, failures, detail."""
+"""A TLS connection in place of a plain socket: bytes both ways, and what blocks them."""
 
 from __future__ import annotations
 
-import datetime
-import logging
 import select
+import shutil
 import socket
 import ssl
-from types import SimpleNamespace
+import subprocess
 
 import pytest
-import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID, ObjectIdentifier
-from tests.support.tls import Files, client_context, connect, handshake, patiently, wrap_client
+from tests.support.tls import (
+    Kernel,
+    arrived,
+    assert_empty,
+    client_context,
+    connect,
+    fail,
+    go_on,
+    patiently,
+    receive_all,
+)
 
-from tidegate.config import Config
-from tidegate.net import tls_socket as tls_socket_module
-from tidegate.net.tls import Certificates
-from tidegate.net.tls_socket import SLICE, HandshakeFailed, TlsSocket, Wants, subject_name
-
-LOG = logging.getLogger("tidegate.test")
-
-
-@pytest.fixture(scope="module")
-def ca():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def files(ca, tmp_path_factory):
-    return Files(tmp_path_factory.mktemp("tls"), "server").write(ca.issue_cert("localhost"))
-
-
-@pytest.fixture(scope="module")
-def ca_file(ca, files):
-    path = files.cert + ".ca"
-    ca.cert_pem.write_to_path(path)
-    return path
-
-
-@pytest.fixture
-def certificates(files):
-    return Certificates(config(files), ["http/1.1"], LOG)
-
-
-def config(files, **more):
-    return Config(ssl_certfile=files.cert, ssl_keyfile=files.key, **more)
-
-
-@pytest.fixture
-def pair(certificates, ca):
-    """A finished connection: the server's end and the client's."""
-    opened = []
-
-    def make(context=None, certificates=certificates, name="localhost"):
-        server, client = connect()
-        ends = certificates.wrap(server), wrap_client(client, context or client_context(ca), name)
-        opened.extend(ends)
-        handshake(*ends)
-        return ends
-
-    yield make
-    for end in opened:
-        end.close()
-
+from tidegate.net.tls_socket import ANSWERS_BOUND, WINDOW, Wants
 
 # -- bytes -----------------------------------------------------------------------------------------
 
@@ -86,23 +41,189 @@ def test_a_read_without_data_would_block_and_waits_for_reading(pair):
     assert server.wants is Wants.READ
 
 
-def test_what_is_decrypted_and_not_taken_is_pending(pair):
+def test_what_came_and_was_not_taken_is_told_by_more(pair):
     server, client = pair()
+    assert not server.more
     client.send(b"x" * 1000)
     assert patiently(lambda: server.recv(100), server) == b"x" * 100
     assert not select.select([server], [], [], 0)[0]  # no poller would tell
-    assert server.pending() == 900
-    assert server.recv(65536) == b"x" * 900
-    assert server.pending() == 0
+    assert server.more
+    assert server.recv(900) == b"x" * 900
+    while server.more:  # it need not know yet that there is nothing
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
+    with pytest.raises(BlockingIOError):
+        server.recv(65536)
 
 
-def test_a_send_takes_one_slice_and_a_full_socket_would_block(pair):
+def test_several_records_come_in_one_recv(pair):
     server, client = pair()
+    parts = [b"one", b"two" * 100, b"three" * 1000]
+    for part in parts:
+        client.send(part)
+    arrived(server, sum(map(len, parts)) + 3 * 22)
+    assert server.recv(65536) == b"".join(parts)
+    assert not server.more
+
+
+def test_several_records_read_in_small_pieces(pair):
+    server, client = pair()
+    parts = [bytes([at]) * 700 for at in range(30)]
+    for part in parts:
+        client.send(part)
+    arrived(server, 30 * 722)
+    got = server.recv(101)
+    while server.more:
+        try:
+            got += server.recv(101)
+        except BlockingIOError:
+            assert not server.more
+    assert got == b"".join(parts)
+
+
+def with_the_handshake(certificates, ca, data):
+    """A server's end, its client's socket, and the client's last flight with `data` behind it."""
+    sock, client = connect()
+    server = certificates.wrap(sock)
+    inside, outside = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = client_context(ca).wrap_bio(inside, outside, server_hostname="localhost")
+    while not shaken(theirs):
+        client.send(outside.read())
+        server.handshake()
+        inside.write(patiently(lambda: client.recv(65536), client))
+    theirs.write(data)
+    return server, client, outside.read()
+
+
+def test_a_first_request_that_comes_with_the_handshake_is_there_at_once(certificates, ca):
+    server, client, flight = with_the_handshake(certificates, ca, b"first")
+    client.send(flight)
+    arrived(server, len(flight))
+    assert server.handshake()
+    assert server.more
+    assert_empty(server)
+    assert server.recv(65536) == b"first"
+    server.close()
+    client.close()
+
+
+def test_a_record_that_comes_byte_by_byte(certificates, ca):
+    server, client, flight = with_the_handshake(certificates, ca, b"slowly")
+    got = []
+    for at in range(len(flight)):
+        assert not got
+        client.send(flight[at : at + 1])
+        arrived(server, 1)
+        if not server.handshake():
+            continue
+        try:
+            got.append(server.recv(65536))
+        except BlockingIOError:
+            assert server.wants is Wants.READ
+        assert not server.more
+        assert_empty(server)
+    assert got == [b"slowly"]
+    server.close()
+    client.close()
+
+
+def shaken(end):
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 64, 1000, 1521, 1522, 1523])
+def test_a_send_at_every_room_the_kernel_has(pair, size):
+    """What the kernel takes of the records is never more than it took, and ends as the whole."""
+    server, client = pair()
+    kernel = Kernel(server, size)
+    data = bytes(range(256)) * 20
+    total = 0
+    while total < len(data):
+        kernel.room = size
+        try:
+            count = server.send(memoryview(data)[total : total + 1500])
+        except BlockingIOError:
+            assert server.wants is Wants.WRITE
+            continue
+        total += count
+        assert total <= kernel.took
+    assert kernel.took > len(data)
+    assert not server._unsent
+    assert receive_all(client, len(data)) == data
+
+
+def test_nothing_counts_as_sent_while_a_byte_of_its_record_is_here(pair):
+    server, client = pair()
+    kernel = Kernel(server, 0)
+    with pytest.raises(BlockingIOError):
+        server.send(b"x" * 100)
+    left = len(server._unsent)
+    assert left > 100
+    counted = 0
+    for _ in range(left - 1):
+        kernel.room = 1
+        try:
+            counted += server.send(b"x" * (100 - counted))
+        except BlockingIOError:
+            pass
+        assert counted < 100
+    kernel.room = 1
+    counted += server.send(b"x" * (100 - counted))
+    assert counted == 100
+    assert receive_all(client, 100) == b"x" * 100
+
+
+def test_several_buffers_are_sent_as_one_whatever_the_kernel_takes(pair):
+    server, client = pair()
+    kernel = Kernel(server, 0)
+    buffers = [b"head", memoryview(b"a" * 40000), bytearray(b"b" * 10), b"c" * 100000]
+    data = b"".join(buffers)
+    total, step = 0, 0
+    while total < len(data):
+        step += 1
+        kernel.room = step * 37 % 5000
+        try:
+            total += server.sendmsg(remaining(buffers, total))
+        except BlockingIOError:
+            continue
+        assert total <= kernel.took
+        assert kernel.took - total <= WINDOW + 1000
+    assert receive_all(client, len(data)) == data
+
+
+def remaining(buffers, start):
+    for buffer in buffers:
+        if start < len(buffer):
+            yield memoryview(buffer)[start:]
+        start = max(0, start - len(buffer))
+
+
+def test_a_send_takes_no_more_than_a_window(pair):
+    server, client = pair()
+    kernel = Kernel(server, 0)
+    data = bytes(range(256)) * 4096
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            server.send(data)
+        assert WINDOW < len(server._unsent) < WINDOW + 1000
+    kernel.room = 1 << 30
+    assert server.send(data) == 2 * WINDOW  # what waited, and as much again
+    assert receive_all(client, 2 * WINDOW) == data[: 2 * WINDOW]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_slow_reader_gets_all_and_a_full_socket_would_block(pair, ca, version):
+    context = client_context(ca)
+    context.maximum_version = version
+    server, client = pair(context)
     data = bytes(range(256)) * 64 * 1024  # 16 MiB, more than any buffers on the way
-    assert server.send(data) == SLICE
-    sent = SLICE
     view = memoryview(data)
-    sent += send_until_full(server, view[sent:])
+    sent = send_until_full(server, view)
+    assert sent < len(data)
     assert server.wants is Wants.WRITE
     assert not select.select([], [server], [], 0)[1]
 
@@ -111,6 +232,28 @@ def test_a_send_takes_one_slice_and_a_full_socket_would_block(pair):
         got += patiently(lambda: client.recv(1 << 20), client)
         sent += send_until_full(server, view[sent:])  # begins with the bytes that could not go
     assert got == data
+    assert sent == len(data)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_huge_upload_comes_whole_in_long_reads(pair, ca, version):
+    context = client_context(ca)
+    context.maximum_version = version
+    server, client = pair(context)
+    data = memoryview(bytes(range(256)) * 32 * 1024)  # 8 MiB
+    sent, got, longest = 0, bytearray(), 0
+    while len(got) < len(data):
+        try:
+            while sent < len(data):
+                sent += client.send(data[sent:])
+        except ssl.SSLWantWriteError:
+            pass
+        piece = patiently(lambda: server.recv(1 << 18), server)
+        assert piece
+        longest = max(longest, len(piece))
+        got += piece
+    assert got == data
+    assert longest > 16384
 
 
 def send_until_full(server, data):
@@ -125,361 +268,166 @@ def send_until_full(server, data):
 
 def test_after_blocking_the_same_bytes_may_be_followed_by_more(pair):
     server, client = pair()
-    while send_until_full(server, b"a" * 3000):
+    while send_until_full(server, b"a" * 3000) == 3000:
         pass
     while not select.select([], [server], [], 0)[1]:
         patiently(lambda: client.recv(1 << 20), client)
-    assert server.send(b"a" * 3000 + b"b" * 3000) in {3000, 6000}
+    assert server.send(b"a" * 3000 + b"b" * 3000) > 0
 
 
-def test_wants_says_which_way_whatever_the_call():
-    """A read may have to write and a write to read (key updates): as the ssl module says it."""
-
-    def script(error):
-        def call(*_):
-            raise error
-
-        return call
-
-    for error, wants in (
-        (ssl.SSLWantReadError, Wants.READ),
-        (ssl.SSLWantWriteError, Wants.WRITE),
-    ):
-        fake = SimpleNamespace(read=script(error), write=script(error), do_handshake=script(error))
-        tls = TlsSocket(fake)
-        with pytest.raises(BlockingIOError):
-            tls.recv(1)
-        assert tls.wants is wants
-        tls.wants = Wants.NOTHING
-        with pytest.raises(BlockingIOError):
-            tls.send(b"x")
-        assert tls.wants is wants
-        tls.wants = Wants.NOTHING
-        assert tls.handshake() is False
-        assert tls.wants is wants
+# -- one pair of BIOs for all ----------------------------------------------------------------------
 
 
-# -- endings ---------------------------------------------------------------------------------------
+def test_connections_in_turns_do_not_see_each_other(pair):
+    """Half a record of one, then the other: nothing may stay in what they share."""
+    ends = [pair(), pair(), pair()]
+    for turn in range(20):
+        for number, (server, client) in enumerate(ends):
+            client.send(bytes([number]) * 2000)
+            assert patiently(lambda end=server: end.recv(500), server) == bytes([number]) * 500
+            assert_empty(server)
+        for number, (server, _) in enumerate(ends):
+            got = b""
+            while len(got) < 1500:
+                got += patiently(lambda end=server: end.recv(65536), server)
+                assert_empty(server)
+            assert got == bytes([number]) * 1500
+            assert server.send(bytes([turn])) == 1
+            assert_empty(server)
+    for _, client in ends:
+        assert receive_all(client, 20) == bytes(range(20))
 
 
-def test_close_notify_from_the_peer_is_the_end_of_input(pair):
-    server, client = pair()
-    with pytest.raises(ssl.SSLWantReadError):
-        client.unwrap()
-    assert patiently(lambda: server.recv(100), server) == b""
+def test_one_connection_that_fails_leaves_nothing_to_the_others(pair, certificates):
+    good, client = pair()
+    bad, other = pair()
+    broken = socket.socket(fileno=other.detach())
+    broken.send(b"\x17\x03\x03\x00\x20" + bytes(32) + b"and more of it" * 100)
+    with pytest.raises(ssl.SSLError):
+        patiently(lambda: bad.recv(100), bad)
+    assert_empty(bad)
+    with pytest.raises(ssl.SSLError):
+        bad.send(b"too late")
+    bad.close()
+    assert_empty(bad)
+    broken.close()
+    failed, peer, _ = fail(certificates, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    assert_empty(failed)
+    failed.release()
+    peer.close()
+    client.send(b"well")
+    assert patiently(lambda: good.recv(100), good) == b"well"
+    assert good.send(b"and good") == 8
+    assert patiently(lambda: client.recv(100), client) == b"and good"
 
 
-def test_a_peer_gone_without_close_notify_is_the_end_of_input(pair):
-    server, client = pair()
-    socket.socket.shutdown(client, socket.SHUT_WR)
-    assert patiently(lambda: server.recv(100), server) == b""
+def test_close_empties_what_is_shared_whatever_went_wrong(pair):
+    for end in ("close", "release"):
+        server, _ = pair()
+        server._incoming.write(b"left by a bug")
+        server._outgoing.write(b"left by a bug")
+        getattr(server, end)()
+        assert_empty(server)
 
 
-def test_shutdown_write_sends_close_notify_and_does_not_wait(pair):
-    server, client = pair()
-    server.send(b"the answer")
-    server.shutdown_write()
-    assert patiently(lambda: client.recv(100), client) == b"the answer"
-    assert patiently(lambda: client.recv(100), client) == b""
-    client.suppress_ragged_eofs = False
-    client.unwrap()  # the server's close_notify was there: no error, nothing awaited
-    server.shutdown_write()  # twice does no harm
+# -- what OpenSSL says of its own ------------------------------------------------------------------
 
 
-def test_after_shutdown_write_what_still_comes_can_be_discarded_to_its_end(pair):
-    """RFC 9112 9.6: read on within bounds, or the reset eats the answer."""
-    server, client = pair()
-    client.send(b"the body nobody reads")
-    select.select([server], [], [], 10)
-    server.shutdown_write()  # with data unread, OpenSSL would give a false end of input from here
-    assert server.wants is Wants.READ
+@pytest.fixture
+def s_client(certificates, ca_file):
+    """`openssl s_client` on a connection: a K in its input asks for new keys (RFC 8446 4.6.3), an
+    R for a new handshake (RFC 5246 7.4.1.1)."""
+    command = shutil.which("openssl")
+    if command is None:
+        pytest.skip("needs the openssl command")
+    opened = []
+
+    def make(version):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            place = f"127.0.0.1:{listener.getsockname()[1]}"
+            process = subprocess.Popen(
+                [command, "s_client", "-connect", place, version, "-CAfile", ca_file],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            listener.settimeout(10)
+            sock, _ = listener.accept()
+        sock.setblocking(False)
+        server = certificates.wrap(sock)
+        opened.append((server, process))
+        go_on(server)
+        return server, process
+
+    yield make
+    for server, process in opened:
+        server.close()
+        process.kill()
+        process.communicate()
+
+
+def type_in(process, line):
+    process.stdin.write(line)
+    process.stdin.flush()
+
+
+def recv_nothing(server):
+    """Something comes, and none of it is for us."""
+    assert select.select([server], [], [], 10)[0], "nothing comes"
     with pytest.raises(BlockingIOError):
         server.recv(65536)
-    assert server.pending() == 0
-    assert patiently(lambda: client.recv(100), client) == b""  # close_notify
-    client.send(b"more of it")
-    assert len(patiently(lambda: server.recv(65536), server)) > 10
-    client.close()
-    assert patiently(lambda: server.recv(65536), server) == b""
+    assert server.wants is Wants.READ
+    assert_empty(server)
 
 
-def test_close_alone_lets_the_peer_tell_it_was_cut_off(pair, ca):
-    context = client_context(ca)
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    server, client = pair(context)
-    client.suppress_ragged_eofs = False
-    server.close()
-    assert server.fileno() == -1
-    with pytest.raises(ssl.SSLEOFError):
-        patiently(lambda: client.recv(100), client)
+def test_a_peer_that_changes_keys_gets_new_ones_before_our_next_bytes(s_client):
+    server, process = s_client("-tls1_3")
+    kernel = Kernel(server, 1 << 30)
+    type_in(process, b"K\n")
+    recv_nothing(server)
+    type_in(process, b"after it\n")
+    assert patiently(lambda: server.recv(65536), server) == b"after it\n"
+    assert server.send(b"tide\n") == 5
+    assert kernel.took == 27 + 27  # each 5 + 5 + 1 + 16 octets (RFC 8446 5.2, 4.6.3)
+    server.shutdown_write()
+    assert b"tide\n" in process.communicate(timeout=10)[0]
 
 
-def test_shutdown_write_before_the_handshake_and_after_the_peer_left(certificates):
-    server, client = connect()
-    tls = certificates.wrap(server)
-    tls.shutdown_write()
-    assert patiently(lambda: client.recv(100), client) == b""
-    client.close()
-    assert patiently(lambda: tls.recv(100), tls) == b""
-    tls.close()
+def test_new_keys_that_the_kernel_takes_in_pieces(s_client):
+    server, process = s_client("-tls1_3")
+    kernel = Kernel(server, 0)
+    type_in(process, b"K\n")
+    recv_nothing(server)
+    counted = 0
+    while counted < 5:
+        kernel.room = 1
+        try:
+            counted += server.send(b"tide\n"[counted:])
+        except BlockingIOError:
+            pass
+    assert kernel.took == 27 + 27
+    server.shutdown_write()
+    assert b"tide\n" in process.communicate(timeout=10)[0]
 
 
-def test_a_damaged_record_is_an_error_of_the_connection(pair):
+def test_a_new_handshake_is_refused_at_once(s_client):
+    server, process = s_client("-tls1_2")
+    kernel = Kernel(server, 1 << 30)
+    type_in(process, b"R\n")
+    recv_nothing(server)
+    assert kernel.took  # the alert no_renegotiation
+    assert b"no renegotiation" in process.communicate(timeout=10)[0]
+
+
+def test_a_peer_that_takes_no_answers_and_asks_for_more_is_given_up(pair):
     server, client = pair()
-    raw = socket.socket(fileno=client.detach())
-    raw.send(b"\x17\x03\x03\x00\x20" + bytes(32))
-    with pytest.raises(ssl.SSLError):
-        patiently(lambda: server.recv(100), server)
-    raw.close()
-
-
-# -- handshakes that fail --------------------------------------------------------------------------
-
-
-def fail(certificates, first_bytes):
-    server, client = connect()
-    tls = certificates.wrap(server)
-    client.sendall(first_bytes)
-    with pytest.raises(HandshakeFailed) as caught:
-        go_on(tls)
-    return tls, client, caught.value
-
-
-def go_on(tls):
-    while not tls.handshake():
-        assert any(select.select([tls], [], [], 10)), "the handshake hangs"
-
-
-@pytest.mark.parametrize(
-    "method", ["GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE", "PATCH", "CONNECT"]
-)
-def test_plain_http_on_a_tls_port_is_recognised_and_can_be_answered(certificates, method):
-    tls, client, failure = fail(certificates, f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    assert failure.plain_http
-    plain = tls.release()
-    assert tls.fileno() == -1
-    assert plain.gettimeout() == 0.0
-    plain.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert patiently(lambda: client.recv(100), client).startswith(b"HTTP/1.1 400")
-    plain.close()
-    client.close()
-
-
-@pytest.mark.parametrize(
-    "junk",
-    [b"\0" * 64, b"SSH-2.0-OpenSSH_9.2\r\n", b"* / is no request\n", b"\x16\x03\x01\x00\x04zzzz"],
-)
-def test_other_bytes_are_only_a_failed_handshake(certificates, junk):
-    tls, client, failure = fail(certificates, junk)
-    assert not failure.plain_http
-    assert failure.reason
-    tls.close()
-    client.close()
-
-
-def test_a_peer_that_leaves_in_the_handshake(certificates):
-    server, client = connect()
-    tls = certificates.wrap(server)
-    assert tls.handshake() is False
-    assert tls.wants is Wants.READ
-    client.close()
-    select.select([tls], [], [], 10)
-    with pytest.raises(HandshakeFailed) as caught:
-        tls.handshake()
-    assert not caught.value.plain_http
-    tls.close()
-
-
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
-def test_a_client_too_old_is_refused(certificates, ca):
-    context = client_context(ca)
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    context.minimum_version = ssl.TLSVersion.TLSv1
-    context.maximum_version = ssl.TLSVersion.TLSv1_1
-    server, client = connect()
-    tls, theirs = certificates.wrap(server), wrap_client(client, context, "localhost")
-    with pytest.raises((HandshakeFailed, ssl.SSLError)) as caught:
-        handshake(tls, theirs)
-    assert "protocol" in str(caught.value).lower()
-    tls.close()
-    theirs.close()
-
-
-# -- detail ----------------------------------------------------------------------------------------
-
-
-def pem(certificate):
-    return ssl.DER_cert_to_PEM_cert(certificate)
-
-
-def test_detail_of_a_tls_1_3_connection(pair, ca):
-    context = client_context(ca)
-    context.set_alpn_protocols(["h9", "http/1.1"])
-    server, client = pair(context)
-    detail = server.detail
-    assert detail.server_cert == pem(client.getpeercert(binary_form=True))
-    assert detail.tls_version == 0x0304
-    assert detail.cipher_suite in {0x1301, 0x1302, 0x1303}
-    assert {0x1301: "AES_128", 0x1302: "AES_256", 0x1303: "CHACHA20"}[
-        detail.cipher_suite
-    ] in client.cipher()[0]
-    assert detail.alpn == "http/1.1"
-    assert detail.sni == "localhost"
-    assert detail.client_cert_chain == ()
-    assert detail.client_cert_name is None
-    assert detail.client_cert_error is None
-    assert server.detail is detail
-
-
-def test_detail_of_a_tls_1_2_connection(pair, ca):
-    context = client_context(ca)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256")
-    server, _ = pair(context)
-    assert server.detail.tls_version == 0x0303
-    assert server.detail.cipher_suite in {0xC02B, 0xC02F}  # RFC 5289
-    assert server.detail.alpn is None
-
-
-def test_no_name_asked_for_is_no_sni(pair, ca):
-    server, _ = pair(client_context(ca), name=None)
-    assert server.detail.sni is None
-
-
-def test_a_client_certificate_is_told_leaf_first(pair, ca, files, ca_file):
-    asking = Certificates(config(files, ssl_cert_reqs=2, ssl_ca_certs=ca_file), [], LOG)
-    between = ca.create_child_ca()
-    identity = between.issue_cert(
-        "client@example.org", common_name="Ada, Countess", organization_name="Engines"
-    )
-    server, client = pair(client_context(ca, identity), asking)
-    detail = server.detail
-    sent = [
-        pem(ssl.PEM_cert_to_DER_cert(blob.bytes().decode())) for blob in identity.cert_chain_pems
-    ]
-    assert detail.client_cert_chain[0] == sent[0]
-    if hasattr(client, "get_unverified_chain"):  # 3.13
-        assert list(detail.client_cert_chain) == sent
-    assert "CN=Ada\\, Countess" in detail.client_cert_name.split(",O=")[0]
-    assert detail.client_cert_name == rfc4514(identity)
-    assert detail.client_cert_error is None
-
-
-def rfc4514(identity):
-    leaf = x509.load_pem_x509_certificate(identity.cert_chain_pems[0].bytes())
-    return leaf.subject.rfc4514_string()
-
-
-def test_a_resumed_session_still_knows_its_client(pair, ca, files, ca_file):
-    asking = Certificates(config(files, ssl_cert_reqs=2, ssl_ca_certs=ca_file), [], LOG)
-    context = client_context(ca, ca.issue_cert("client@example.org", common_name="Ada"))
-    server, client = pair(context, asking)
-    server.send(b"x")
-    patiently(lambda: client.recv(1), client)  # brings the session ticket
-    sock, other = connect()
-    again = asking.wrap(sock)
-    theirs = context.wrap_socket(
-        other, server_hostname="localhost", do_handshake_on_connect=False, session=client.session
-    )
-    handshake(again, theirs)
-    assert theirs.session_reused
-    assert again.detail.client_cert_chain == server.detail.client_cert_chain[:1]
-    assert again.detail.client_cert_name == server.detail.client_cert_name
-    again.close()
-    theirs.close()
-
-
-def certificate(*names):
-    """DER of a certificate whose subject has these relative names (lists of attributes)."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(x509.RelativeDistinguishedName(name) for name in names)
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the issuer")]))
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    return built.public_bytes(serialization.Encoding.DER)
-
-
-def attribute(oid, value, kind=None):
-    if kind is not None:
-        return x509.NameAttribute(oid, value, kind)
-    return x509.NameAttribute(oid, value)
-
-
-CN, ORG, OU, C, DC = (
-    NameOID.COMMON_NAME,
-    NameOID.ORGANIZATION_NAME,
-    NameOID.ORGANIZATIONAL_UNIT_NAME,
-    NameOID.COUNTRY_NAME,
-    NameOID.DOMAIN_COMPONENT,
-)
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        ([], ""),
-        ([[attribute(CN, "Ada")]], "CN=Ada"),
-        # RFC 4514 2.1: the last relative name first
-        (
-            [[attribute(C, "GB")], [attribute(ORG, "Engines")], [attribute(CN, "Ada")]],
-            "CN=Ada,O=Engines,C=GB",
-        ),
-        ([[attribute(DC, "org")], [attribute(DC, "example")]], "DC=example,DC=org"),
-        ([[attribute(NameOID.USER_ID, "ada")]], "UID=ada"),
-        ([[attribute(NameOID.STREET_ADDRESS, "1")]], "STREET=1"),
-        (
-            [
-                [attribute(NameOID.LOCALITY_NAME, "L")],
-                [attribute(NameOID.STATE_OR_PROVINCE_NAME, "S")],
-            ],
-            "ST=S,L=L",
-        ),
-        # 2.4: escapes
-        ([[attribute(CN, 'a"b+c,d;e<f>g\\h')]], 'CN=a\\"b\\+c\\,d\\;e\\<f\\>g\\\\h'),
-        ([[attribute(CN, "#1 = two")]], "CN=\\#1 = two"),
-        ([[attribute(CN, " x ")]], "CN=\\ x\\ "),
-        ([[attribute(CN, "a\0b\r\nc")]], "CN=a\\00b\\0d\\0ac"),
-        ([[attribute(CN, "Lučić 日本")]], "CN=Lučić 日本"),
-        ([[attribute(CN, "日本", x509.name._ASN1Type.BMPString)]], "CN=日本"),
-        # no short name in RFC 4514 3: dotted, and the BER of the value in hex
-        (
-            [[attribute(NameOID.EMAIL_ADDRESS, "a@b.c")]],
-            "1.2.840.113549.1.9.1=#160561" + b"@b.c".hex(),
-        ),
-        (
-            [[attribute(ObjectIdentifier("2.999.3"), "Z")]],
-            "2.999.3=#0c015a",
-        ),
-    ],
-)
-def test_client_cert_name_is_written_as_rfc_4514_says(names, expected):
-    assert subject_name(certificate(*names)) == expected
-
-
-def test_a_multi_valued_name_is_joined_with_plus():
-    name = subject_name(
-        certificate([attribute(ORG, "Engines")], [attribute(CN, "Ada"), attribute(OU, "R&D")])
-    )
-    head, _, tail = name.rpartition(",")
-    assert tail == "O=Engines"
-    assert sorted(head.split("+")) == ["CN=Ada", "OU=R&D"]
-
-
-def test_octets_that_are_no_certificate_have_no_name():
-    whole = certificate([attribute(CN, "Ada")])
-    assert subject_name(b"") is None
-    for cut in range(150):
-        assert subject_name(whole[:cut]) is None
-
-
-def test_a_suite_openssl_does_not_list_has_no_number():
-    context = ssl.create_default_context()
-    assert tls_socket_module._suite(context, "NO-SUCH-SUITE") is None
+    Kernel(server, 0)
+    client.send(b"x")
+    arrived(server, 23)
+    server._outgoing.write(bytes(2 * WINDOW + ANSWERS_BOUND))  # as if OpenSSL had
+    assert server.recv(65536) == b"x"
+    client.send(b"x")
+    arrived(server, 23)
+    server._outgoing.write(b"x")
+    with pytest.raises(ConnectionAbortedError):
+        server.recv(65536)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import trustme
 
-from tidegate.net.tls_socket import TlsSocket, Wants
+from tidegate.net.tls import Certificates
+from tidegate.net.tls_socket import HandshakeFailed, TlsSocket, Wants
 
 T = TypeVar("T")
 PATIENCE = 10  # seconds until a test that hangs fails
@@ -99,3 +100,65 @@ def patiently(call: Callable[[], T], sock: TlsSocket | ssl.SSLSocket | socket.so
                 [] if writing else [sock], [sock] if writing else [], [], PATIENCE
             )
             assert any(ready), "nothing comes"
+
+
+# -- looking inside --------------------------------------------------------------------------------
+
+
+def arrived(server: TlsSocket, size: int) -> None:
+    """Wait until `size` raw bytes lie in the server's socket."""
+    while True:
+        assert select.select([server], [], [], PATIENCE)[0], "nothing comes"
+        if len(server._sock.recv(1 << 20, socket.MSG_PEEK)) >= size:
+            return
+
+
+def assert_empty(server: TlsSocket) -> None:
+    """Nothing is left in what all connections share."""
+    assert server._incoming.pending == server._outgoing.pending == 0
+
+
+class Kernel:
+    """Between a TLS socket and the real one: takes no more than `room` bytes."""
+
+    def __init__(self, server: TlsSocket, room: int) -> None:
+        self.room = room
+        self.took = 0
+        self._send = server._sock_send
+        server._sock_send = self
+
+    def __call__(self, data: bytes | memoryview) -> int:
+        if not self.room:
+            raise BlockingIOError
+        sent = self._send(memoryview(data)[: self.room])
+        self.room -= sent
+        self.took += sent
+        return sent
+
+
+def receive_all(client: ssl.SSLSocket, size: int) -> bytearray:
+    """The next `size` bytes a client gets."""
+    got = bytearray()
+    while len(got) < size:
+        got += patiently(lambda: client.recv(1 << 20), client)
+    return got
+
+
+def go_on(tls: TlsSocket) -> None:
+    """A server's handshake with a client that acts by itself."""
+    while not tls.handshake():
+        assert any(select.select([tls], [], [], PATIENCE)), "the handshake hangs"
+
+
+def fail(
+    certificates: Certificates, first_bytes: bytes
+) -> tuple[TlsSocket, socket.socket, HandshakeFailed]:
+    """A handshake that fails by what the client says first."""
+    server, client = connect()
+    tls = certificates.wrap(server)
+    client.sendall(first_bytes)
+    try:
+        go_on(tls)
+    except HandshakeFailed as failure:
+        return tls, client, failure
+    raise AssertionError("the handshake did not fail")

@@ -45,19 +45,20 @@ _LONGEST_NODE = 128
 _LONGEST_CACHED = 512
 _UNSAID: Address = ("", 0)  # in place of the peer, so that connections share what is kept
 
+# Texts, which `re` compiles and keeps when they are first used: 1 ms that most starts can spare.
 # Narrower than RFC 3986 3.2.2: no userinfo, no sub-delims, no percent: what DNS and URLs use.
-_AUTHORITY = re.compile(r"([A-Za-z0-9._-]{1,255}|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?")
+_AUTHORITY = r"([A-Za-z0-9._-]{1,255}|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 # No empty, `.` or `..` segment, nothing encoded or quoted, so that it can be compared with a path.
-_PREFIX_FORM = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~@:+-]+)+")
-_OBFUSCATED = re.compile(r"_[A-Za-z0-9._-]+")  # RFC 7239 6.3
+_PREFIX_FORM = r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~@:+-]+)+"
+_OBFUSCATED = r"_[A-Za-z0-9._-]+"  # RFC 7239 6.3
 # RFC 7239 4, with two liberties taken by proxies in the field: spaces around `;`, and a port or
 # brackets in a value without quotes.
-_PAIR = re.compile(
+_PAIR = (
     r"[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)="
     r"(?:([!#$%&'*+.^_`|~0-9A-Za-z:\[\]/-]+)|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*(?:;|\Z)"
 )
-_QUOTED_PAIR = re.compile(r"\\(.)")
-_COMMA_OR_QUOTE = re.compile(r"[\",]")
+_QUOTED_PAIR = r"\\(.)"
+_COMMA_OR_QUOTE = r"[\",]"
 
 
 class Origin(NamedTuple):
@@ -213,7 +214,7 @@ class TrustedProxies:
             path = entry.removeprefix("unix:")
             # `unix:///run/a.sock` is the same socket as `unix:/run/a.sock`.
             self._names.add("/" + path.lstrip("/") if path.startswith("/") else path)
-        elif _OBFUSCATED.fullmatch(entry):
+        elif entry.startswith("_") and re.fullmatch(_OBFUSCATED, entry):
             self._names.add(entry)
         elif "/" in entry:
             self._networks.append(_parse_network(entry, option))
@@ -286,7 +287,7 @@ def _at(entries: list[str], hop: int) -> str:
 def _elements_from_the_right(text: str) -> Iterator[str]:
     """Split a Forwarded value at the commas outside of quotes, last element first."""
     end, quoted = len(text), False
-    for mark in reversed(list(_COMMA_OR_QUOTE.finditer(text))):
+    for mark in reversed(list(re.finditer(_COMMA_OR_QUOTE, text))):
         at = mark.start()
         if mark.group() == '"':
             if not (quoted and _is_escaped(text, at)):
@@ -309,10 +310,11 @@ def _is_escaped(text: str, at: int) -> bool:
 
 def _parse_element(text: str) -> dict[str, str] | None:
     """The pairs of one element, or None where it is malformed or says a thing twice."""
+    pair = re.compile(_PAIR)
     pairs: dict[str, str] = {}
     at = 0
     while at < len(text):
-        match = _PAIR.match(text, at)
+        match = pair.match(text, at)
         if match is None:
             return None
         at = match.end()
@@ -321,7 +323,7 @@ def _parse_element(text: str) -> dict[str, str] | None:
             continue
         if name.lower() in pairs:
             return None  # RFC 7239 4: each parameter once per element
-        pairs[name.lower()] = plain if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted)
+        pairs[name.lower()] = plain if quoted is None else re.sub(_QUOTED_PAIR, r"\1", quoted)
     return pairs
 
 
@@ -343,10 +345,10 @@ def _cached_node(text: str) -> _Node | None:
         host, _, port = text.partition(":")
     else:
         host, port = text, None
-    number = 0 if port is None or _OBFUSCATED.fullmatch(port) else _parse_port(port)
+    number = 0 if port is None or re.fullmatch(_OBFUSCATED, port) else _parse_port(port)
     if number is None:
         return None
-    if _OBFUSCATED.fullmatch(host):
+    if re.fullmatch(_OBFUSCATED, host):
         return _Node(host, number, b"")
     packed = _pack(host)
     if packed is None:
@@ -400,7 +402,7 @@ def _parse_port(text: str) -> int | None:
 
 
 def _parse_authority(text: str) -> bytes | None:
-    match = _AUTHORITY.fullmatch(text)
+    match = re.fullmatch(_AUTHORITY, text)
     if match is None:
         return None
     literal, port = match.group(2), match.group(3)
@@ -416,7 +418,7 @@ def _parse_prefix(parts: list[str]) -> str | None:
     prefix = ""
     for part in parts:
         trimmed = part.removesuffix("/")
-        if trimmed and not _PREFIX_FORM.fullmatch(trimmed):
+        if trimmed and not re.fullmatch(_PREFIX_FORM, trimmed):
             return None
         prefix += trimmed
     return prefix or None

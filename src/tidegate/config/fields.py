@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from tidegate.config.kinds import (
@@ -26,7 +26,7 @@ from tidegate.config.kinds import (
     Text,
     Whole,
 )
-from tidegate.config.option import flag_of, option, read_option
+from tidegate.config.option import Settings, flag_of, option, settings
 from tidegate.config.particular import (
     AccessLogFormat,
     Application,
@@ -72,8 +72,8 @@ class ConflictError(ConfigurationError):
         self.what = what
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+@settings
+class Config(Settings):
     """Every setting of a server, checked; raises ConfigurationError. Reads no environment."""
 
     app: object | None = option(
@@ -246,12 +246,7 @@ class Config:
         5.0, Duration(), COMPATIBILITY, "Goes with several workers"
     )
 
-    def __post_init__(self) -> None:
-        for named in fields(self):
-            value = getattr(self, named.name)
-            if value is not named.default:
-                checked = read_option(named, value, named.name)
-                object.__setattr__(self, named.name, checked)
+    def check(self) -> None:
         if self.factory and self.app is None:
             raise ConflictError(
                 "factory",

@@ -14,8 +14,7 @@ WSGI and factories apart; `search`, `source` and `django` find an application wh
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidegate.discover.loading import call_factory, importing_application, load
 from tidegate.discover.shape import Shape, framework_of, origin_of, shape_of
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "discover", "importing_application"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An application, ready to be served: `interface` is "asgi3" or "asgi2"."""
 
     application: Any

@@ -8,9 +8,8 @@ from __future__ import annotations
 import ast
 import glob
 import os
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidegate.discover import nearby
 from tidegate.discover.loading import call_factory, import_module, put_on_path
@@ -20,8 +19,7 @@ from tidegate.errors import ConfigurationError
 _KEY = "DJANGO_SETTINGS_MODULE"
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """`asgi` are (module, attribute) pairs, the one to serve first; the attribute may be ""."""
 
     root: str

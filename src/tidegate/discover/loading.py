@@ -37,7 +37,10 @@ FACTORY_NAMES = (
     "get_app", "get_application", "get_asgi_application", "factory", "create_api",
 )  # fmt: skip
 # What a call that starts a server looks like; only then is the source worth parsing.
-_STARTERS = (b"run(", b"serve", b"execute_from_command_line(", b"run_app(")
+_STARTERS = (
+    b"run(", b"run_app(", b"serve(", b"serve_forever(", b"server(", b"quickstart(",
+    b"execute_from_command_line(", b"waitress",
+)  # fmt: skip
 
 
 class Loaded(NamedTuple):

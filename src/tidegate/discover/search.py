@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tidegate.discover import nearby
 from tidegate.discover.django import Project, project_in
@@ -26,8 +26,7 @@ _MOST = 100  # files looked at in one directory of unusually named ones
 _USUAL, _PACKAGES, _OTHER = range(3)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What to load; `target` None: a Django project whose asgi.py is gone, with `settings`."""
 
     target: Target | None
@@ -35,8 +34,7 @@ class Choice:
     settings: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Hit:
+class _Hit(NamedTuple):
     candidate: Candidate
     path: str
     group: int

@@ -11,8 +11,8 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from tidegate.discover.loading import NAMES
 from tidegate.discover.target import exists
@@ -33,8 +33,7 @@ class Kind(Enum):
     WSGI = "wsgi"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A name in a file; `home` is the file and name it was first made under."""
 
     name: str
@@ -157,11 +156,11 @@ class _File:
         if name in NAMES or _FACTORY_NAME.fullmatch(name):
             found = self._follow(name)
             if found is not None:
-                self.made[name] = replace(found, name=name, imported=True)
+                self.made[name] = found._replace(name=name, imported=True)
 
     def _bind(self, name: str, value: ast.expr) -> None:
         if isinstance(value, ast.Name) and value.id in self.made:
-            self.made[name] = replace(self.made[value.id], name=name)
+            self.made[name] = self.made[value.id]._replace(name=name)
         elif isinstance(value, ast.Call):
             found = self._call(value, usual=name in NAMES)
             if found is not None:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from tidegate.errors import ConfigurationError
-from tidegate.net.tls_socket import ServerSocket, TlsSocket
+from tidegate.net.tls_detail import ServerObject
+from tidegate.net.tls_socket import Bios, TlsSocket
 
 if TYPE_CHECKING:
     import logging
@@ -64,6 +65,7 @@ class Certificates:
         self._verify = ssl.VerifyMode(config.ssl_cert_reqs)
         self._interval = config.ssl_reload_interval
         self._next_look = 0.0
+        self._bios = Bios()
         if config.ssl_ca_certs and self._verify is ssl.CERT_NONE:
             log.warning(
                 "--ssl-ca-certs is given, but client certificates are not asked for: "
@@ -80,15 +82,8 @@ class Certificates:
             entry.context = self._build(entry)
 
     def wrap(self, sock: socket.socket) -> TlsSocket:
-        """Take over a non-blocking socket; OSError when the peer has gone already."""
-        return TlsSocket(
-            cast(
-                "ServerSocket",
-                self._default.context.wrap_socket(
-                    sock, server_side=True, do_handshake_on_connect=False
-                ),
-            )
-        )
+        """Take over a non-blocking socket."""
+        return TlsSocket(sock, self._default.context, self._bios)
 
     def refresh(self, now: float) -> None:
         """Look for changed files, at most once an interval; for the worker's timer."""
@@ -123,10 +118,10 @@ class Certificates:
             _stamp(path) for path in (entry.cert, entry.key, self._config.ssl_ca_certs) if path
         )
 
-    def _choose(self, sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    def _choose(self, end: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         """The client has said which host it wants: show it that host's certificate."""
-        # OpenSSL gives back what was passed to wrap_socket's context: our own socket class.
-        cast("ServerSocket", sock).sni = name
+        # OpenSSL gives back what `wrap_bio` made: our own class.
+        cast("ServerObject", end).sni = name
         if name is None or not self._named:
             return
         host = _host(name)
@@ -135,11 +130,11 @@ class Certificates:
             # RFC 9525 6.3: the asterisk stands for exactly one label, the leftmost
             entry = self._named.get("*." + host.partition(".")[2])
         if entry is not None:
-            sock.context = entry.context
+            end.context = entry.context
 
     def _build(self, entry: _Entry) -> ServerContext:
         context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-        context.sslsocket_class = ServerSocket
+        context.sslobject_class = ServerObject
         context.minimum_version, context.maximum_version = _VERSIONS[self._config.ssl_version]
         # RFC 9113 9.2.1 forbids both, and either is a way to attack (CRIME; endless handshakes).
         # Session tickets stay as they are: on.

@@ -20,9 +20,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tidegate.errors import ConfigurationError
 from tidegate.types import Headers
@@ -68,7 +67,7 @@ _FIELDS = {
 }
 _HEADER_FIELD = "clean_octets(found.get({name!r}, b''))"
 # RFC 9110 5.6.2 token, without the two quotes of the language the field is compiled to.
-_HEADER_NAME = re.compile(r"header:([A-Za-z0-9!#$%&*+.^_|~-]+)")
+_HEADER_NAME = r"header:([A-Za-z0-9!#$%&*+.^_|~-]+)"
 _UNPACKED = "client, method, target, version, status, size, seconds, headers, ended"
 
 _SAFE = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\')
@@ -77,8 +76,7 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/=+@~-]{1,128}")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-@dataclass(frozen=True, slots=True)
-class Formatter:
+class Formatter(NamedTuple):
     """A compiled format. Where `needs_headers` is false, entries may carry `()` for headers."""
 
     lines: Lines
@@ -189,7 +187,7 @@ def _expression(name: str, template: str) -> str:
     expression = _FIELDS.get(name)
     if expression is not None:
         return expression
-    if header := _HEADER_NAME.fullmatch(name):
+    if header := re.fullmatch(_HEADER_NAME, name):
         return _HEADER_FIELD.format(name=header[1].lower().encode("ascii"))
     raise ConfigurationError(
         f"access log format: there is no field {{{name}}} in {template!r}",

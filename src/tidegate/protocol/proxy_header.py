@@ -10,8 +10,7 @@ proxy-protocol.txt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tidegate.errors import TidegateError
 
@@ -33,8 +32,7 @@ class ProxyHeaderError(TidegateError, ValueError):
     """These bytes are no PROXY header: abort the connection (2.1, 2.2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyHeader:
+class ProxyHeader(NamedTuple):
     """`source` and `destination` are None where the real endpoints of the connection hold."""
 
     length: int  # octets of the header; the client's own bytes begin here

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from tidegate.asgi.scope import Origin
 from tidegate.protocol.http1.reader import Refusal
 from tidegate.protocol.http1.writer import render_refusal
-from tidegate.protocol.proxy_header import Endpoint, ProxyHeaderError, needed, parse
 from tidegate.serving.site import Site
 from tidegate.serving.tcp import TcpConnection
 
 if TYPE_CHECKING:
-    from tidegate.net.tls_socket import TlsDetail, TlsSocket
+    from tidegate.net.tls_detail import TlsDetail
+    from tidegate.net.tls_socket import TlsSocket
+    from tidegate.protocol.proxy_header import Endpoint
 
 
 class Stage(enum.Enum):
@@ -78,6 +79,8 @@ class Opening:
             self._shake_hands()
 
     def _read_header(self) -> None:
+        from tidegate.protocol.proxy_header import ProxyHeaderError, needed, parse
+
         try:
             while missing := needed(self._header):
                 data = self._sock.recv(missing)
@@ -116,11 +119,7 @@ class Opening:
             return
         self._stage = Stage.HANDSHAKE
         self._connection.opening = self
-        try:
-            self._tls = certificates.wrap(self._sock)
-        except OSError:
-            self._connection.close()
-            return
+        self._tls = certificates.wrap(self._sock)
         self._connection.adopt(self._tls)
 
     def _shake_hands(self) -> None:
@@ -144,7 +143,8 @@ class Opening:
         self._connection.await_handshake(write=False)
         detail = tls.detail
         self._connection.open(self._origin("https", detail), tls, detail.alpn)
-        self._connection.on_readable()  # the first request may have come with the handshake
+        if tls.more:
+            self._connection.on_readable()  # the first request has come with the handshake
 
     def _answer_plainly(self, tls: TlsSocket) -> None:
         """Somebody speaks HTTP to a TLS port: tell them in words they can read."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 IOV_BOUND = 64  # buffers in one sendmsg; the kernel's own bound is 1024
 FILE_BOUND = 1024 * 1024  # bytes of a file in one sendfile: others want their turn
-READ_BOUND = 64 * 1024  # bytes of a file read at once where the kernel cannot copy
+READ_BOUND = 64 * 1024  # bytes of a file read for TLS at once: what a TLS socket takes (its WINDOW)
+
+_NOTHING = memoryview(b"")
 
 
 class FileEndedShortError(Exception):
@@ -34,14 +36,14 @@ class Outbox:
     Every method may raise the OSError of a broken connection.
     """
 
-    __slots__ = ("_chunk", "_pending", "_send", "_sendmsg", "_sock", "backlog", "sent")
+    __slots__ = ("_chunk", "_copies", "_pending", "_send", "_sock", "backlog", "sent")
 
     def __init__(self, sock: socket.socket | TlsSocket) -> None:
         self._sock = sock
         self._send: Callable[[bytes | memoryview], int] = sock.send
-        self._sendmsg = sock.sendmsg if isinstance(sock, socket.socket) else None
+        self._copies = isinstance(sock, socket.socket)  # the kernel can copy a file to it
         self._pending: deque[Output] = deque()
-        self._chunk = b""  # read from a file, not yet sent (TLS only)
+        self._chunk = _NOTHING  # read from a file, not yet sent (TLS only)
         self.backlog = 0
         self.sent = 0
 
@@ -82,20 +84,20 @@ class Outbox:
 
     def clear(self) -> None:
         self._pending.clear()
-        self._chunk = b""
+        self._chunk = _NOTHING
         self.backlog = 0
 
     def _send_some(self, first: bytes | memoryview) -> bool:
         """One system call's worth; False when the kernel wanted less than it was offered."""
-        if self._sendmsg is None or len(self._pending) == 1:
+        if len(self._pending) == 1:
             sent = self._send(first)
-            offered = min(len(first), 16384) if self._sendmsg is None else len(first)
+            offered = len(first)
         else:
             buffers = list(_leading_buffers(self._pending))
-            sent = self._sendmsg(buffers)
+            sent = self._sock.sendmsg(buffers)
             offered = sum(map(len, buffers))
         self._take(sent)
-        return sent == offered
+        return sent >= (offered if self._copies else min(offered, READ_BOUND))
 
     def _take(self, sent: int) -> None:
         """Forget `sent` bytes of the leading buffers."""
@@ -113,12 +115,12 @@ class Outbox:
             sent -= size
 
     def _send_file(self, piece: FileSlice) -> bool:
-        if self._sendmsg is None:
-            sent = self._send_read(piece)
-        else:
+        if self._copies:
             sent = os.sendfile(
                 self._sock.fileno(), piece.fd, piece.offset, min(piece.count, FILE_BOUND)
             )
+        else:
+            sent = self._send_read(piece)
         if not sent:
             raise FileEndedShortError
         self.backlog -= sent
@@ -130,13 +132,14 @@ class Outbox:
         return True
 
     def _send_read(self, piece: FileSlice) -> int:
-        # TLS wants a write that would block repeated with the same bytes: they are kept
+        # What TLS has encrypted and the kernel not taken is asked for again: it is kept.
         if not self._chunk:
-            self._chunk = os.pread(piece.fd, min(piece.count, READ_BOUND), piece.offset)
+            size = min(piece.count, READ_BOUND)
+            self._chunk = memoryview(os.pread(piece.fd, size, piece.offset))
             if not self._chunk:
                 return 0
         sent = self._send(self._chunk)
-        self._chunk = self._chunk[sent:]
+        self._chunk = self._chunk[sent:] or _NOTHING
         return sent
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 * 1024
 BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
-SHARE = 32  # pipelined requests, or TLS records, a connection may have of one batch
+SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
 LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
 
@@ -122,8 +122,6 @@ class TcpConnection:
         try:
             data = self._recv(self._read_size)
         except (BlockingIOError, InterruptedError):
-            if self._tls is not None:
-                self._watch(read_writes=self._tls.wants.name == "WRITE")
             return
         except OSError:
             self.close()
@@ -135,13 +133,13 @@ class TcpConnection:
             self.eof = True
             self._turn(self.engine.receive_eof())
             return
-        if self._tls is not None:
-            self._read_pending(self._tls)
+        if self._tls is not None and self._tls.more:
+            self._read_more(self._tls)
 
-    def _read_pending(self, tls: TlsSocket) -> None:
-        """What TLS has decrypted already, where no poller sees it; within a share of the batch."""
+    def _read_more(self, tls: TlsSocket) -> None:
+        """What TLS has taken in already, where no poller sees it; within a share of the batch."""
         for _ in range(SHARE):
-            if self._phase or not tls.pending() or not self.engine.hungry:
+            if self._phase or not tls.more or not self.engine.hungry:
                 return
             try:
                 data = self._recv(self._read_size)
@@ -151,7 +149,8 @@ class TcpConnection:
                 self.close()
                 return
             self.received += len(data)
-            self._turn(self.engine.receive(data))
+            self.eof = not data
+            self._turn(self.engine.receive(data) if data else self.engine.receive_eof())
         self.flush_soon()
 
     def _on_readable_else(self) -> None:
@@ -259,8 +258,8 @@ class TcpConnection:
         self.flush_due = False
         if self._phase is Phase.OPEN:
             self._turn(self.engine.receive(b"") if self.engine.stalled else [])
-            if self._tls is not None and self._phase is Phase.OPEN and self._tls.pending():
-                self.on_readable()
+            if self._tls is not None and self._phase is Phase.OPEN:
+                self._read_more(self._tls)
 
     def finish(self) -> None:
         """An answer is complete: write it now, leave what follows from it to the loop's turn."""
@@ -303,8 +302,6 @@ class TcpConnection:
         if self._phase is not Phase.OPEN:
             return
         self.flush()
-        if self._tls is not None and not self._outbox.backlog:
-            self.on_readable()  # a TLS read may have been what waited to write
         if self._phase is Phase.OPEN:
             self._settle()
 
@@ -335,14 +332,10 @@ class TcpConnection:
             self._read_size = READ_SIZE
         self._watch()
 
-    def _watch(self, *, read_writes: bool = False) -> None:
-        """Tell the poller what to watch for, if that has changed.
-
-        `read_writes`: a TLS read has to write first (a key update, RFC 8446 4.6.3). The other way
-        round cannot be: without renegotiation a TLS write never waits for a read.
-        """
+    def _watch(self) -> None:
+        """Tell the poller what to watch for, if that has changed."""
         read = self.engine.hungry and not self.eof
-        write = read_writes or self._outbox.backlog > 0
+        write = self._outbox.backlog > 0
         if (read, write) != self._watched:
             if read and not self._watched[0]:
                 self._patience.on_resume(self._clock.now, self.received)
@@ -409,6 +402,8 @@ class TcpConnection:
         """Close now; whoever waits for this connection learns that it is gone."""
         if self._phase is Phase.CLOSED:
             return
+        if self._phase is Phase.OPEN:
+            self.engine.take_output()  # nobody will: whoever waits for it is to go on
         self._phase = Phase.CLOSED
         site = self._site
         site.poller.remove(self._fd)  # before the descriptor is closed: see net/epoll.py

@@ -14,7 +14,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.forwarded import TrustedProxies
@@ -24,7 +24,6 @@ from tidegate.config import Config
 from tidegate.net.deadlines import Deadlines
 from tidegate.net.listener import Acceptor, Listener
 from tidegate.net.poller import choose
-from tidegate.observe.access_log import AccessLog
 from tidegate.observe.counters import Counters
 from tidegate.protocol.engine import Limits
 from tidegate.protocol.headers import Defaults
@@ -32,6 +31,9 @@ from tidegate.serving.negotiate import ALPN
 from tidegate.serving.opening import Opening
 from tidegate.serving.site import Floor, Site, Terms
 from tidegate.types import Application
+
+if TYPE_CHECKING:
+    from tidegate.observe.access_log import AccessLog
 
 LOG_EVERY = 0.25  # seconds an access line may wait for others
 NAMED = 10  # requests named in the log when they keep a stop waiting
