@@ -102,7 +102,12 @@ class Server:
         self._announce(worker, found)
         if self._on_started is not None:
             self._on_started()
-        clean = await worker.run()
+        try:
+            clean = await worker.run()
+        except asyncio.CancelledError:  # by whoever awaits serve(): nothing is left running
+            worker.force()
+            await worker.run()
+            raise
         log.info("Stopped.")
         return clean
 

@@ -159,11 +159,6 @@ def test_disconnect_the_application_made_up_is_an_error(log: Any) -> None:
     assert len(log.records) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a bug in code that runs because the client left has that for its context, and is "
-    "taken for what a framework made of it: nobody learns of it",
-)
 def test_bug_in_cleaning_up_after_the_client_left_is_logged(log: Any) -> None:
     async def test() -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -296,9 +291,6 @@ def test_end_event_stream_outside_of_an_answer_does_nothing(state: State) -> Non
     run(test)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="headers that can be read once only have been, by the engine"
-)
 def test_end_event_stream_whose_headers_came_from_a_generator() -> None:
     async def test() -> None:
         lab = Lab()

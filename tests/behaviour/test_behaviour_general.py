@@ -160,7 +160,6 @@ def test_statement_6_wrong_message_raises_before_the_answer(http: Http, wrong: A
     assert (found.status, found.body) == (200, b"ok")
 
 
-@pytest.mark.xfail(strict=True, reason="200.0 == 200, so it is found among the status lines")
 def test_statement_6_status_is_an_int_and_nothing_equal_to_one(http: Http) -> None:
     app = Scripted([], start(200.0), OK)
     with http.serve(app) as site:
@@ -199,11 +198,6 @@ WRONG_TRAILERS = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="trailers are kept before they are checked: a refused one fails the good ones after it, "
-    "and those of more_trailers=True are found wrong only at the end",
-)
 @pytest.mark.parametrize("more", [False, True], ids=["last", "more"])
 @pytest.mark.parametrize("headers", WRONG_TRAILERS.values(), ids=WRONG_TRAILERS)
 def test_statement_6_wrong_trailers_raise(http: Http, headers: Any, more: bool) -> None:
@@ -320,10 +314,6 @@ def test_statement_11_extensions_are_those_supported(
     assert all(type(value) is dict for value in scope["extensions"].values())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="supports_early_hints stays False on a connection once an HTTP/1.0 request came on it",
-)
 def test_statement_11_older_version_has_fewer_extensions(http: Http) -> None:
     if http.old_version is None:
         pytest.skip("there is no older version of it")

@@ -163,11 +163,6 @@ def test_a_bug_in_one_member_is_its_own_affair(sweep):
     assert len(sweep.loop.pending) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an exception out of `tick` (or of an on_error) leaves the sweep without its timer, and "
-    "with it every connection without deadlines: set the timer again in a finally",
-)
 def test_a_bug_in_the_tick_does_not_end_the_sweep(sweep):
     member = sweep.add(200.0)
 

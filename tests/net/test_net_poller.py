@@ -306,20 +306,7 @@ def test_close_leaves_nothing_watched(room):
     assert (handler.reads, handler.writes) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            "epoll",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="EPOLLHUP and EPOLLERR are reported for whatever is registered: unregister "
-                "in watch() what is watched for nothing",
-            ),
-        ),
-        "reader",
-    ],
-)
+@pytest.mark.parametrize("kind", ["epoll", "reader"])
 def test_a_hang_up_nobody_watches_for_does_not_wake_the_loop(kind):
     room = Room(kind)
     handler, client = room.pair()

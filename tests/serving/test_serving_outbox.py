@@ -13,7 +13,7 @@ from tests.support.tls import connect
 
 from tidegate.protocol.engine import FileSlice
 from tidegate.serving import outbox as outbox_module
-from tidegate.serving.outbox import FILE_BOUND, IOV_BOUND, FileEndedShortError, Outbox
+from tidegate.serving.outbox import FILE_BOUND, IOV_BOUND, FileFailedError, Outbox
 
 
 class Taking:
@@ -201,20 +201,13 @@ def test_a_file_that_ends_short_is_no_answer(file, pair, plain):
     fd, content = file
     server, _ = pair
     outbox = Outbox(server if plain else Kernel())
-    with pytest.raises(FileEndedShortError):
+    with pytest.raises(FileFailedError):
         outbox.write([FileSlice(fd, len(content) - 5, 10)])
 
 
 TURN = 4 << 20  # bytes that one call may write at most, whatever the kernel takes
-WHOLE = pytest.mark.xfail(
-    strict=True,
-    reason="a call goes on while the kernel takes all, so one client who reads as fast as we write "
-    "holds the worker for its whole answer: return after a share (FILE_BOUND, say); the socket "
-    "stays writable, and the poller comes back",
-)
 
 
-@WHOLE
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_file_leaves_others_their_turn(file, pair, plain, monkeypatch):
     """A peer that takes all it is given must not be served its whole file in one go."""
@@ -228,7 +221,6 @@ def test_a_file_leaves_others_their_turn(file, pair, plain, monkeypatch):
     assert outbox.backlog == size - outbox.sent
 
 
-@WHOLE
 @pytest.mark.parametrize("kind", [Kernel, PlainKernel])
 @pytest.mark.parametrize("output", [[bytes(16 << 20)], [bytes(1 << 20)] * 16])
 def test_bytes_leave_others_their_turn(output, kind):

@@ -110,13 +110,6 @@ def test_a_silence_before_the_first_byte_of_a_head_counts_once():
         assert peer.expect(OK).startswith(b"HTTP/1.1 200 ")
 
 
-RESTING = (
-    "Http1Engine.resting stays True while a later head is incomplete or refused, so the connection "
-    "takes every byte for rest: set it False in _receive_head's incomplete end and in _refuse"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=RESTING)
 @pytest.mark.parametrize("trickle", [b"", b"x"], ids=["stops", "trickles"])
 def test_a_slow_head_behind_an_answered_request_is_answered_408(trickle):
     with station(ok, timeout_head=10, timeout_keep_alive=75) as server:
@@ -131,7 +124,6 @@ def test_a_slow_head_behind_an_answered_request_is_answered_408(trickle):
         assert peer.finish().startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.xfail(strict=True, reason=RESTING)
 def test_a_refusal_behind_an_answered_request_ends_the_connection():
     with station(ok) as server:
         peer = server.accept()
@@ -142,13 +134,6 @@ def test_a_refusal_behind_an_answered_request_ends_the_connection():
         assert peer.finish().startswith(b"HTTP/1.1 400 ")
 
 
-BLAMED = (
-    "Patience.on_head tells heads apart by idle_since, which pipelined heads share: tell them apart "
-    "by the number of requests begun on the connection"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=BLAMED)
 def test_a_second_head_is_not_blamed_for_a_slow_first_request():
     app = Gated()
     with station(app, timeout_head=10) as server:
@@ -164,7 +149,6 @@ def test_a_second_head_is_not_blamed_for_a_slow_first_request():
         assert peer.expect(OK).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.xfail(strict=True, reason=BLAMED)
 def test_pipelined_heads_cut_by_packets_are_each_timed_alone():
     with station(ok, timeout_head=10) as server:
         peer = server.accept()
@@ -279,11 +263,6 @@ def test_after_a_pause_of_ours_the_grace_begins_anew():
         assert peer.finish().startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a client that asked with Expect: 100-continue is blamed for the body it was not yet "
-    "told to send: the engine should not say Waiting.BODY while it owes a 100",
-)
 def test_no_408_while_the_client_waits_for_our_100():
     app = Gated(reader)
     with station(app, grace_body=5) as server:
@@ -367,11 +346,6 @@ def test_a_peer_that_reads_slowly_but_fast_enough_lives():
         assert server.fired == {}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="min_send_rate measures what the kernel took, and a socket with a send buffer of 4 MB is "
-    "writable only once a third of it is free: measure what the peer took, sent - SIOCOUTQ",
-)
 def test_a_peer_of_ordinary_speed_lives_behind_a_large_send_buffer():
     with station(long, min_send_rate=240, grace_send=10) as server:
         sock, client, address = _tcp(rcvbuf=131072)
@@ -569,11 +543,6 @@ def test_lingering_ends_with_the_client():
         server.until(lambda: not peer.alive)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="TcpConnection.on_deadline writes what check() returns over the linger's deadline: keep "
-    "it only while the phase is still OPEN",
-)
 @pytest.mark.parametrize("start", [GET[:5], post(5)], ids=["head", "body"])
 def test_a_408_lingers_as_long_as_any_other_refusal(start):
     with station(reader, timeout_linger=2, timeout_head=5, grace_body=5) as server:

@@ -40,8 +40,8 @@ class Engine:
         self.calls.append(("body", data, end))
         return self.pending
 
-    def send_trailers(self, stream: int, headers: Any) -> None:
-        self.calls.append(("trailers", list(headers)))
+    def send_trailers(self, stream: int, headers: Any, end: bool) -> None:
+        self.calls.append(("trailers", list(headers), end))
 
     def queued(self, stream: int) -> int:
         return self.pending

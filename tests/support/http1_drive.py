@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.protocol.engine import Ending, FileSlice, Limits
+from tidegate.protocol.engine import Ending, FileSlice, Limits, Waiting
 from tidegate.protocol.events import Body, Event, Fault, Request, RequestHead, Reset
 from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1.engine import Http1Engine
@@ -109,6 +109,7 @@ class Drive:
             for event in events:
                 self._on_event(event)
             self.output += taken(self.engine)
+            assert rests_truly(self.engine)
             if not self.engine.stalled or self.engine.ending is not Ending.NO:
                 return
             events = self.engine.receive(b"")
@@ -167,6 +168,13 @@ class Drive:
     @property
     def torn(self) -> bytes:
         return b"".join(bytes(asked.body) for asked in self.asked if not asked.whole)
+
+
+def rests_truly(engine: Http1Engine) -> bool:
+    """If it says that it rests, then it does."""
+    return not engine.resting or (
+        engine.waiting is Waiting.IDLE and engine.ending is Ending.NO and not engine.stalled
+    )
 
 
 def taken(engine: Http1Engine) -> bytes:

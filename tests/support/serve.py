@@ -74,7 +74,8 @@ class Running:
         """Stop gracefully and wait for the end."""
         assert self._thread is not None
         if self._thread.is_alive():
-            self.call(self.server.stop)
+            with contextlib.suppress(RuntimeError):  # it was ending already, its loop is closed
+                self.call(self.server.stop)
             self._thread.join(WAIT)
         assert not self._thread.is_alive(), "the server did not stop"
 

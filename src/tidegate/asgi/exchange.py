@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from tidegate.asgi import files
 from tidegate.errors import ApplicationError, ClientDisconnected
 from tidegate.protocol.engine import Engine, FileSlice
 from tidegate.protocol.events import Body, Event, Fault, Request, Reset
@@ -80,8 +80,8 @@ class Exchange:
     _body: list[bytes] | None = None
     _waiters: list[asyncio.Future[None]] | None = None
     _headers: Any = ()
-    _trailers: list[tuple[bytes, bytes]] | None = None
-    _share = 0
+    _trailers = False  # they were promised
+    _turn_ends = FAIR_SHARE  # the size of the answer at which others get their turn
     _file = -1  # opened by pathsend, closed once it is sent
 
     def __init__(
@@ -107,8 +107,12 @@ class Exchange:
         except (Exception, BaseExceptionGroup) as error:
             if self._state is not State.GONE or not _comes_of_leaving(error):
                 self._fail("failed", error)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
         except SystemExit as error:  # a request must not end the server (checklist 8)
             self._fail("called sys.exit() in a request", error)
+        except BaseException as error:
+            self._fail("failed", error)
         else:
             if self._state < State.COMPLETE:
                 self._fail(_RETURNED[self._state], None)
@@ -167,11 +171,15 @@ class Exchange:
 
         Its client connects again by itself (HTML 9.2), to whoever serves then.
         """
-        if self._state is not State.STREAMING or not isinstance(self._headers, list | tuple):
+        if self._state not in (STARTED, STREAMING):
             return
         for name, value in self._headers:
-            if name.lower() == b"content-type" and value.startswith(b"text/event-stream"):
-                self._engine.send_body(self.stream, b"", True)
+            kind = value.lower() if name.lower() == b"content-type" else b""
+            if kind.startswith(b"text/event-stream"):
+                try:
+                    self._engine.send_body(self.stream, b"", True)
+                except ApplicationError:
+                    return  # it promised a length: it will come to its end
                 self._left = True
                 self._leave(State.GONE)
                 self._wake_wire()
@@ -272,10 +280,12 @@ class Exchange:
             else:
                 wire.flush_soon()
         if queued > HIGH_WATER:
-            self._share += queued
             await self._relieve(HIGH_WATER)
         elif queued < 0:
             await self._relieve_file()
+        if self.size > self._turn_ends:
+            self._turn_ends = self.size + FAIR_SHARE
+            await asyncio.sleep(0)
 
     async def _relieve_file(self) -> None:
         """Until the kernel has all of a file: then its owner may close it, and not before."""
@@ -290,34 +300,33 @@ class Exchange:
                 self._file = -1
 
     async def _relieve(self, least: int) -> None:
-        """Write now; wait for a slow peer; let others have their turn after a fair share."""
+        """Write now, and wait for a slow peer."""
         wire, engine = self._wire, self._engine
         wire.flush()
         while wire.backlog or engine.queued(self.stream) > least:
-            self._share = 0
             await wire.drained()
             if self._state is State.GONE:
                 raise ClientDisconnected("the client left while the answer was being sent")
             wire.flush()
-        if self._share > FAIR_SHARE:
-            self._share = 0
-            await asyncio.sleep(0)
 
     def _start(self, message: Message) -> int:
-        self._headers = headers = message.get("headers", ())
+        headers = message.get("headers", ())
+        if type(headers) is not list and type(headers) is not tuple:
+            headers = list(headers)
+        self._headers = headers
         try:
             self.status = message["status"]
         except KeyError:
             raise ApplicationError("http.response.start needs a 'status'") from None
         self._engine.send_head(self.stream, self.status, headers)
         if message.get("trailers", False):
-            self._trailers = []
+            self._trailers = True
         self._state = STARTED
         self._row = _STARTED_ROW
         return 0
 
     def _first_piece(self, message: Message) -> int:
-        if self._trailers is None and not message.get("more_body", False):
+        if not self._trailers and not message.get("more_body", False):
             data = message.get("body", b"")
             if type(data) is not bytes:
                 data = _as_bytes(data)
@@ -340,7 +349,7 @@ class Exchange:
         return self._last_piece(data, len(data))
 
     def _last_piece(self, data: bytes | FileSlice, size: int) -> int:
-        if self._trailers is not None:
+        if self._trailers:
             queued = self._engine.send_body(self.stream, data, False)
             self._go(State.TRAILERS)
             self.size += size
@@ -351,10 +360,9 @@ class Exchange:
         return queued
 
     def _trailer_fields(self, message: Message) -> int:
-        assert self._trailers is not None
-        self._trailers.extend(message.get("headers", ()))
-        if not message.get("more_trailers", False):
-            self._engine.send_trailers(self.stream, self._trailers)
+        end = not message.get("more_trailers", False)
+        self._engine.send_trailers(self.stream, message.get("headers", ()), end)
+        if end:
             self._leave(COMPLETE)
         return 0
 
@@ -366,37 +374,18 @@ class Exchange:
 
     def _path(self, message: Message) -> int:
         """http.response.pathsend: one whole file, opened and closed here."""
-        path = message.get("path")
-        if not isinstance(path, str) or not os.path.isabs(path):
-            raise ApplicationError(f"http.response.pathsend needs an absolute path, not {path!r}")
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd, size = files.open_whole(message.get("path"))
         try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
-                raise ApplicationError(f"http.response.pathsend: {path!r} is not a regular file")
-            self._last_piece(FileSlice(file, 0, found.st_size), found.st_size)
+            self._last_piece(FileSlice(fd, 0, size), size)
         except BaseException:
-            os.close(file)
+            os.close(fd)
             raise
-        self._file = file
+        self._file = fd
         return WHOLE_QUEUE
 
     def _zero_copy(self, message: Message) -> int:
         """http.response.zerocopysend: part of a file that the application keeps."""
-        try:
-            file = message["file"]
-            fd = file if isinstance(file, int) else file.fileno()
-        except (KeyError, AttributeError, OSError, ValueError) as error:
-            raise ApplicationError(
-                "http.response.zerocopysend needs an open 'file' with a descriptor"
-            ) from error
-        offset = message.get("offset")
-        count = message.get("count")
-        at = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
-        if count is None:
-            count = max(os.fstat(fd).st_size - at, 0)
-        if offset is None:
-            os.lseek(fd, at + count, os.SEEK_SET)  # as reading it would have done
+        fd, at, count = files.part(message)
         piece = FileSlice(fd, at, count)
         if message.get("more_body", False):
             self._engine.send_body(self.stream, piece, False)
@@ -448,15 +437,15 @@ def _as_bytes(data: object) -> bytes:
 
 
 def _comes_of_leaving(error: BaseException | None) -> bool:
-    """Our ClientDisconnected, or what was made of it: Starlette raises its own in its place, task
-    groups wrap it."""
-    while error is not None:
-        if isinstance(error, ClientDisconnected):
-            return True
-        if isinstance(error, BaseExceptionGroup):
-            return all(_comes_of_leaving(inner) for inner in error.exceptions)
-        error = error.__cause__ or error.__context__
-    return False
+    """Our ClientDisconnected, or what was made of it: task groups wrap it, Starlette raises one of
+    its own in its place. Anything else raised on the way out is a bug of the application's."""
+    if isinstance(error, ClientDisconnected):
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        return all(_comes_of_leaving(inner) for inner in error.exceptions)
+    if error is None or "disconnect" not in type(error).__name__.lower():
+        return False
+    return _comes_of_leaving(error.__cause__ or error.__context__)
 
 
 _RETURNED = {

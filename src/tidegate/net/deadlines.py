@@ -60,9 +60,10 @@ class Deadlines:
         self._members.clear()
 
     def _on_timer(self) -> None:
-        self.sweep(self._tick())
-        # no connections, no timer: an idle server sleeps
-        if self._members:
-            self._timer = self._loop.call_later(self._period, self._on_timer)
-        else:
-            self._timer = None
+        self._timer = None
+        try:
+            self.sweep(self._tick())
+        finally:
+            # no connections, no timer: an idle server sleeps
+            if self._members and self._timer is None:
+                self._timer = self._loop.call_later(self._period, self._on_timer)

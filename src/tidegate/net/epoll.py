@@ -34,17 +34,32 @@ class EpollPoller:
         self._tick = tick
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
+        self._unwatched: set[int] = set()  # known, but not in the set at the moment
         loop.add_reader(self._epoll.fileno(), self._on_ready)
 
     def add(self, fd: int, handler: Handler) -> None:
-        self._handlers[fd] = handler
         self._epoll.register(fd, IN)
+        self._handlers[fd] = handler
 
     def watch(self, fd: int, read: bool, write: bool) -> None:
-        self._epoll.modify(fd, (IN if read else 0) | (OUT if write else 0))
+        wanted = (IN if read else 0) | (OUT if write else 0)
+        if not wanted:
+            # a hang-up is reported whatever was asked for, again and again: nobody would see to it
+            if fd not in self._unwatched:
+                self._unwatched.add(fd)
+                self._epoll.unregister(fd)
+        elif fd in self._unwatched:
+            self._unwatched.discard(fd)
+            self._epoll.register(fd, wanted)
+        else:
+            self._epoll.modify(fd, wanted)
 
     def remove(self, fd: int) -> None:
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is None:
+            return
+        if fd in self._unwatched:
+            self._unwatched.discard(fd)
+        else:
             self._epoll.unregister(fd)
 
     def close(self) -> None:

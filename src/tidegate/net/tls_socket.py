@@ -4,7 +4,7 @@ Strategy: OpenSSL never sees the socket. What one `recv` brings, several records
 a memory BIO and is decrypted there; several encrypted records leave in one system call. Left alone
 with a socket, OpenSSL asks the kernel twice for each record (its head of five bytes, then its body)
 and the ssl module has no switch for that. A request and its answer cost 8.3 us this way, 9.0 us
-through `SSLSocket`, 5.3 us without TLS (loopback, TLS 1.3); a long upload costs 0.6 of what it did.
+through `SSLSocket`, 5.3 us without TLS (loopback, TLS 1.3); a long upload costs two thirds.
 
 A memory BIO never gives memory back: after one large answer an idle connection would hold 22 KiB
 more. So one pair of them serves all connections of a worker, and every call here leaves both empty,

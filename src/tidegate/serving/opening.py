@@ -56,8 +56,12 @@ class Opening:
         if self._speaks_proxy():
             self._stage = Stage.PROXY
             self._connection.opening = self
-        else:
+            return
+        try:
             self._after_proxy()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def _peer(self) -> tuple[str, int] | None:
         client = self._client

@@ -8,8 +8,10 @@ sendfile would put plain text on the wire.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -20,14 +22,19 @@ if TYPE_CHECKING:
     from tidegate.net.tls_socket import TlsSocket
 
 IOV_BOUND = 64  # buffers in one sendmsg; the kernel's own bound is 1024
+SHARE = 4 * 1024 * 1024  # bytes written in one go while the kernel takes all: others wait
 FILE_BOUND = 1024 * 1024  # bytes of a file in one sendfile: others want their turn
 READ_BOUND = 64 * 1024  # bytes of a file read for TLS at once: what a TLS socket takes (its WINDOW)
 
 _NOTHING = memoryview(b"")
 
 
-class FileEndedShortError(Exception):
-    """A file held fewer bytes than the answer had promised of it."""
+class FileFailedError(Exception):
+    """A file ended short of what the answer had promised of it, or cannot be read."""
+
+
+# what sendfile(2) says of the file; anything else is about the connection
+_FILE_ERRORS = frozenset((errno.EBADF, errno.EINVAL, errno.EIO, errno.ESPIPE))
 
 
 class Outbox:
@@ -68,34 +75,49 @@ class Outbox:
         self.resume()
 
     def resume(self) -> bool:
-        """Go on with the backlog; True when it is gone."""
+        """Go on with the backlog, within a share of the batch; True when it is gone."""
         pending = self._pending
+        until = self.sent + SHARE
         try:
-            while pending:
+            while pending and self.sent < until:
                 first = pending[0]
                 if isinstance(first, FileSlice):
-                    if not self._send_file(first):
-                        return False
-                elif not self._send_some(first):
+                    self._send_file(first)
+                elif not self._send_some(first, until - self.sent):
                     return False
         except (BlockingIOError, InterruptedError):
             return False
-        return True
+        return not pending
+
+    def taken(self) -> int:
+        """What the peer has acknowledged of `sent`, where the system can tell.
+
+        The kernel's send buffer may hold megabytes, and becomes writable again only once a third
+        of it is free: what it took says little about how fast the peer reads.
+        """
+        try:
+            from fcntl import ioctl
+            from termios import TIOCOUTQ
+
+            waiting = ioctl(self._sock.fileno(), TIOCOUTQ, b"\0\0\0\0")
+        except (ImportError, OSError):
+            return self.sent
+        return self.sent - int.from_bytes(waiting, sys.byteorder)
 
     def clear(self) -> None:
         self._pending.clear()
         self._chunk = _NOTHING
         self.backlog = 0
 
-    def _send_some(self, first: bytes | memoryview) -> bool:
+    def _send_some(self, first: bytes | memoryview, share: int) -> bool:
         """One system call's worth; False when the kernel wanted less than it was offered."""
-        if len(self._pending) == 1:
-            sent = self._send(first)
-            offered = len(first)
+        if len(self._pending) == 1 or len(first) >= share:
+            offered = min(len(first), share)
+            sent = self._send(first if offered == len(first) else memoryview(first)[:offered])
         else:
-            buffers = list(_leading_buffers(self._pending))
-            sent = self._sock.sendmsg(buffers)
+            buffers = list(_leading_buffers(self._pending, share))
             offered = sum(map(len, buffers))
+            sent = self._sock.sendmsg(buffers)
         self._take(sent)
         return sent >= (offered if self._copies else min(offered, READ_BOUND))
 
@@ -114,22 +136,25 @@ class Outbox:
             pending.popleft()
             sent -= size
 
-    def _send_file(self, piece: FileSlice) -> bool:
-        if self._copies:
-            sent = os.sendfile(
-                self._sock.fileno(), piece.fd, piece.offset, min(piece.count, FILE_BOUND)
-            )
-        else:
-            sent = self._send_read(piece)
+    def _send_file(self, piece: FileSlice) -> None:
+        try:
+            sent = self._copy(piece) if self._copies else self._send_read(piece)
+        except OSError as error:
+            if error.errno in _FILE_ERRORS:
+                raise FileFailedError(error.strerror) from error
+            raise
         if not sent:
-            raise FileEndedShortError
+            raise FileFailedError("it became shorter while it was being sent")
         self.backlog -= sent
         self.sent += sent
         piece.offset += sent
         piece.count -= sent
         if not piece.count:
             self._pending.popleft()
-        return True
+
+    def _copy(self, piece: FileSlice) -> int:
+        count = min(piece.count, FILE_BOUND)
+        return os.sendfile(self._sock.fileno(), piece.fd, piece.offset, count)
 
     def _send_read(self, piece: FileSlice) -> int:
         # What TLS has encrypted and the kernel not taken is asked for again: it is kept.
@@ -143,8 +168,12 @@ class Outbox:
         return sent
 
 
-def _leading_buffers(pending: Iterable[Output]) -> Iterable[bytes | memoryview]:
+def _leading_buffers(pending: Iterable[Output], share: int) -> Iterable[bytes | memoryview]:
     for count, piece in enumerate(pending):
-        if isinstance(piece, FileSlice) or count == IOV_BOUND:
+        if isinstance(piece, FileSlice) or count == IOV_BOUND or share <= 0:
             return
+        if len(piece) > share:
+            yield memoryview(piece)[:share]
+            return
+        share -= len(piece)
         yield piece

@@ -27,12 +27,13 @@ class Patience:
 
     __slots__ = (
         "_body_mark",
+        "_body_of",
         "_body_since",
         "_head_of",
         "_head_since",
         "_opened",
-        "_sent_mark",
         "_sent_since",
+        "_taken_mark",
         "_terms",
         "first_deadline",
     )
@@ -42,39 +43,42 @@ class Patience:
         self.first_deadline = now + terms.handshake
         self._opened = now
         self._head_since = 0.0
-        self._head_of = -1.0  # the idle time that ended when the head began
+        self._head_of = -1  # how many requests had begun before this head
+        self._body_of = -1  # the request whose body is being timed
         self._body_since = 0.0
         self._body_mark = 0
         self._sent_since = 0.0
-        self._sent_mark = 0
+        self._taken_mark = 0
 
-    def on_open(self, now: float) -> None:
-        """A new connection owes its first head at once: it has no reason to idle."""
+    def on_open(self, now: float) -> float:
+        """A new connection owes its first head at once; returns when to look for it."""
         self._opened = now
-        self.first_deadline = now + min(self._terms.head, self._terms.keep_alive)
+        return now + min(self._terms.head, self._terms.keep_alive)
 
-    def on_head(self, connection: TcpConnection) -> float:
+    def on_head(self, now: float, begun: int) -> float:
         """Part of a head has come; returns when the rest is due."""
-        if self._head_of != connection.idle_since:
-            self._head_of = connection.idle_since
-            self._head_since = connection.now
+        if self._head_of != begun:
+            self._head_of = begun
+            self._head_since = now
         return self._head_since + self._terms.head
 
     def on_body(self, now: float, connection: TcpConnection) -> float:
-        """A body begins; returns when to look at its rate."""
-        self._body_since = now
-        self._body_mark = connection.received
-        return min(connection.deadline, now + self._terms.body_grace)
+        """A body is owed; returns when to look at its rate."""
+        if self._body_of != connection.begun:
+            self._body_of = connection.begun
+            self._body_since = now
+            self._body_mark = connection.received
+        return self._body_since + self._terms.body_grace
 
     def on_resume(self, now: float, received: int) -> None:
         """Reading goes on after a pause of ours: what the peer did meanwhile does not count."""
         self._body_since = now
         self._body_mark = received
 
-    def on_backlog(self, now: float, sent: int) -> float:
+    def on_backlog(self, now: float, taken: int) -> float:
         """The peer has bytes to take; returns when to look how many it took."""
         self._sent_since = now
-        self._sent_mark = sent
+        self._taken_mark = taken
         return now + self._terms.send_grace
 
     def check(self, now: float, connection: TcpConnection) -> float:
@@ -86,7 +90,7 @@ class Patience:
         if waiting is Waiting.IDLE:
             looks.append(self._check_idle(now, connection))
         elif waiting is Waiting.HEAD:
-            due = self.on_head(connection)
+            due = self.on_head(now, connection.begun)
             if now >= due and connection.reading:
                 connection.give_up_request("timeout_head")
             looks.append(due)
@@ -122,9 +126,9 @@ class Patience:
         grace = self._terms.send_grace
         elapsed = now - self._sent_since
         if elapsed >= grace:
-            if connection.sent - self._sent_mark < self._terms.send_rate * elapsed:
+            if connection.taken - self._taken_mark < self._terms.send_rate * elapsed:
                 connection.give_up_peer("min_send_rate")
                 return now + grace
             self._sent_since = now
-            self._sent_mark = connection.sent
+            self._taken_mark = connection.taken
         return self._sent_since + grace

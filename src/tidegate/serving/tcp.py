@@ -16,13 +16,13 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tidegate.asgi.exchange import Exchange
+from tidegate.asgi.exchange import HIGH_WATER, Exchange
 from tidegate.asgi.scope import Origin, http_scope
 from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Engine, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
-from tidegate.serving.outbox import FileEndedShortError, Outbox
+from tidegate.serving.outbox import FileFailedError, Outbox
 from tidegate.serving.patience import Patience
 from tidegate.serving.site import Site
 
@@ -35,6 +35,7 @@ SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
 LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
 
+BETWEEN = (Waiting.IDLE, Waiting.HEAD)  # no request is under way
 READING = (True, False)  # what is watched most of the time: (readable, writable)
 
 
@@ -51,8 +52,8 @@ class TcpConnection:
     # fmt: off
     __slots__ = (
         "_clock", "_drained", "_exchange", "_fd", "_origin", "_outbox", "_patience", "_phase",
-        "_read_size", "_recv", "_site", "_sock", "_tls", "_watched", "deadline", "engine", "eof",
-        "flush_due", "idle_since", "opening", "received",
+        "_read_size", "_recv", "_site", "_sock", "_tls", "_watched", "begun", "deadline", "engine",
+        "eof", "flush_due", "idle_since", "opening", "received",
     )
     # fmt: on
 
@@ -73,6 +74,7 @@ class TcpConnection:
         self.idle_since = 0.0  # 0: no request yet
         self.deadline = self._patience.first_deadline
         self.engine: Engine
+        self.begun = 0  # requests
         self.eof = False
         self.flush_due = False
         self.received = 0
@@ -92,8 +94,7 @@ class TcpConnection:
         self.opening = None
         self._phase = Phase.OPEN
         self.engine = engine_for(alpn, self._site.limits, self._site.defaults)
-        self._patience.on_open(self._clock.now)
-        self.deadline = self._patience.first_deadline
+        self.deadline = self._patience.on_open(self._clock.now)
 
     def adopt(self, tls: TlsSocket) -> None:
         """TLS has wrapped the socket; the descriptor stays, whoever closes it changes."""
@@ -117,7 +118,10 @@ class TcpConnection:
 
     def on_readable(self) -> None:
         if self._phase:
-            self._on_readable_else()
+            if self._phase is Phase.OPENING:
+                self.opening.on_readable()
+            elif self._phase is Phase.LINGERING:
+                self._discard()
             return
         try:
             data = self._recv(self._read_size)
@@ -129,6 +133,9 @@ class TcpConnection:
         if data:
             self.received += len(data)
             self._turn(self.engine.receive(data))
+        elif self.eof:
+            self.close()  # a hang-up, reported though reading had ended: nobody is there
+            return
         else:
             self.eof = True
             self._turn(self.engine.receive_eof())
@@ -139,7 +146,7 @@ class TcpConnection:
     def _read_more(self, tls: TlsSocket) -> None:
         """What TLS has taken in already, where no poller sees it; within a share of the batch."""
         for _ in range(SHARE):
-            if self._phase or not tls.more or not self.engine.hungry:
+            if self._phase or not tls.more or not self._watched[0]:
                 return
             try:
                 data = self._recv(self._read_size)
@@ -152,12 +159,6 @@ class TcpConnection:
             self.eof = not data
             self._turn(self.engine.receive(data) if data else self.engine.receive_eof())
         self.flush_soon()
-
-    def _on_readable_else(self) -> None:
-        if self._phase is Phase.OPENING:
-            self.opening.on_readable()
-        elif self._phase is Phase.LINGERING:
-            self._discard()
 
     def _turn(self, events: list[Event]) -> None:
         """Route events, and go on with what the engine has buffered; then write."""
@@ -178,10 +179,14 @@ class TcpConnection:
             self._settle()
 
     def _go_on(self) -> None:
-        """Pipelined requests: one after the other, as long as each is answered at once."""
+        """Pipelined requests: one after the other, while each is answered and taken at once."""
         engine = self.engine
         for _ in range(SHARE):
             if not engine.stalled or engine.ending is not Ending.NO or self._phase:
+                return
+            if engine.queued(0) > HIGH_WATER:
+                self.flush()
+            if self._outbox.backlog:
                 return
             for event in engine.receive(b""):
                 if type(event) is Request:
@@ -193,22 +198,17 @@ class TcpConnection:
         if self._exchange is not None:
             self._exchange.feed(event)
         if type(event) is Fault:
-            self._site.service.log.debug(
-                "%s refused with %d: %s (%s)",
-                self._origin.client,
-                event.status,
-                event.reason,
-                event.section,
-            )
+            told = (self._origin.client, event.status, event.reason, event.section)
+            self._site.service.log.debug("%s refused with %d: %s (%s)", *told)
             self._site.floor.counters.fire(str(event.status))
 
     def _begin(self, request: Request) -> None:
         """Start the application on a request."""
         site = self._site
         service = site.service
-        engine = self.engine
-        scope = http_scope(self._origin, engine, request)
-        self._exchange = exchange = Exchange(service, self, engine, request, scope)
+        scope = http_scope(self._origin, self.engine, request)
+        self._exchange = exchange = Exchange(service, self, self.engine, request, scope)
+        self.begun += 1
         if not (request.end and site.plain) and not self._admit(exchange):
             return
         task = start(service.loop, exchange.run(), site.context())
@@ -224,14 +224,12 @@ class TcpConnection:
 
     def _admit(self, exchange: Exchange) -> bool:
         """See to a body, a deadline and a limit; False: the server was full and has said so."""
-        site = self._site
-        now = self._clock.now
         if not exchange.request.end:
             self._read_size = BODY_READ_SIZE
-            self.deadline = self._patience.on_body(now, self)
-        if site.terms.request:
-            self.deadline = min(self.deadline, now + site.terms.request)
-        if site.floor.full:
+        limit = self._site.terms.request
+        if limit:
+            self.deadline = min(self.deadline, self._clock.now + limit)
+        if self._site.floor.full:
             exchange.answer(503, b"Service Unavailable\n", ((b"retry-after", b"1"),))
             return False
         return True
@@ -256,10 +254,15 @@ class TcpConnection:
 
     def _on_flush_due(self) -> None:
         self.flush_due = False
-        if self._phase is Phase.OPEN:
-            self._turn(self.engine.receive(b"") if self.engine.stalled else [])
-            if self._tls is not None and self._phase is Phase.OPEN:
+        if self._phase:
+            return
+        try:
+            ready = self.engine.stalled and not self._outbox.backlog
+            self._turn(self.engine.receive(b"") if ready else [])
+            if self._tls is not None and self._tls.more and not self._phase:
                 self._read_more(self._tls)
+        except Exception as error:
+            self.on_error(error)
 
     def finish(self) -> None:
         """An answer is complete: write it now, leave what follows from it to the loop's turn."""
@@ -282,24 +285,20 @@ class TcpConnection:
                 outbox.write(output)
                 if outbox.backlog:
                     self._on_backlog()
-        except FileEndedShortError:
-            self._site.service.log.error("A file became shorter while it was being sent")
-            self.abort("a file ended short")
+        except FileFailedError as error:
+            self._site.service.log.error("A file could not be sent to its end: %s", error)
+            self.abort("a file could not be sent")
         except OSError:
             self.close()
 
     def _on_backlog(self) -> None:
-        self.deadline = min(
-            self.deadline,
-            self._patience.on_backlog(self._clock.now, self._outbox.sent),
-        )
+        self.deadline = min(self.deadline, self._patience.on_backlog(self._clock.now, self.taken))
         self._watch()
 
     def on_writable(self) -> None:
-        if self._phase is Phase.OPENING:
-            self.opening.on_readable()
-            return
-        if self._phase is not Phase.OPEN:
+        if self._phase:
+            if self._phase is Phase.OPENING:
+                self.opening.on_readable()
             return
         self.flush()
         if self._phase is Phase.OPEN:
@@ -322,11 +321,13 @@ class TcpConnection:
         if engine.ending is not Ending.NO:
             self._end(engine.ending)
             return
-        if engine.stalled:
+        if engine.stalled and not self._outbox.backlog:
             self.flush_soon()  # its share is used up
         waiting = engine.waiting
         if waiting is Waiting.HEAD:
-            self.deadline = min(self.deadline, self._patience.on_head(self))
+            self.deadline = min(self.deadline, self._patience.on_head(self._clock.now, self.begun))
+        elif waiting is Waiting.BODY:
+            self.deadline = min(self.deadline, self._patience.on_body(self._clock.now, self))
         elif waiting is Waiting.IDLE:
             self.idle_since = self._clock.now
             self._read_size = READ_SIZE
@@ -335,18 +336,22 @@ class TcpConnection:
     def _watch(self) -> None:
         """Tell the poller what to watch for, if that has changed."""
         read = self.engine.hungry and not self.eof
+        if read and self._outbox.backlog and self.engine.waiting in BETWEEN:
+            read = False  # whose answers wait to be taken gets no more of them
         write = self._outbox.backlog > 0
         if (read, write) != self._watched:
             if read and not self._watched[0]:
                 self._patience.on_resume(self._clock.now, self.received)
+                if self._tls is not None and self._tls.more:
+                    self.flush_soon()  # what TLS holds no poller sees
             self._watched = READING if read and not write else (read, write)
             self._site.poller.watch(self._fd, read, write)
 
     def _wake_drained(self) -> None:
-        for future in self._drained:
+        while self._drained:
+            future = self._drained.pop()
             if not future.done():
                 future.set_result(None)
-        self._drained.clear()
 
     # ------------------------------------------------------------------------ ends
 
@@ -397,6 +402,12 @@ class TcpConnection:
         self.received += len(data)
         if not data or self.received > LINGER_BOUND:
             self.close()
+
+    def end_now(self) -> None:
+        """The grace is over: an answer that is not complete must not look so."""
+        if self._exchange is not None and self._exchange.answering:
+            self.abort("the server stops")
+        self.close()
 
     def close(self, *, clean: bool = False) -> None:
         """Close now; whoever waits for this connection learns that it is gone."""
@@ -450,10 +461,12 @@ class TcpConnection:
                 self._site.floor.counters.fire("timeout_tls_handshake")
             self.close()
             return
-        exchange = self._exchange
-        request_limit = self._site.terms.request
-        self.deadline = self._patience.check(now, self)
-        if self._phase is not Phase.OPEN or exchange is None or not request_limit:
+        exchange, request_limit = self._exchange, self._site.terms.request
+        look = self._patience.check(now, self)
+        if self._phase is not Phase.OPEN:
+            return
+        self.deadline = look
+        if exchange is None or not request_limit:
             return
         if exchange.answering:
             if now >= exchange.since + request_limit:
@@ -479,13 +492,9 @@ class TcpConnection:
         self.abort(f"it reads more slowly than {option} allows")
 
     @property
-    def now(self) -> float:
-        return self._clock.now
-
-    @property
     def reading(self) -> bool:
         return self._watched[0]
 
     @property
-    def sent(self) -> int:
-        return self._outbox.sent
+    def taken(self) -> int:
+        return self._outbox.taken()

@@ -148,10 +148,10 @@ class Worker:
         access = self._access
         assert access is not None
         line = exchange.request.head
-        client = exchange.scope["client"]
+        client = exchange.scope.get("client")  # which the application may have changed
         access.add(
             (
-                client[0] if client else "",
+                str(client[0]) if client and isinstance(client, list | tuple) else "",
                 line.method,
                 b"%b?%b" % (line.raw_path, line.query) if line.query else line.raw_path,
                 line.version,
@@ -189,18 +189,29 @@ class Worker:
 
     async def run(self) -> bool:
         """Serve until stopped, drain, end the application; True if all of it went in good order."""
-        await self._stopping
+        await asyncio.shield(self._stopping)
         for acceptor in self._acceptors:
             acceptor.stop()
         for listener in self._listeners:
             listener.close()
         drained = await self._drain()
         self._close_all()
-        clean = await self._lifespan.shutdown(self._config.timeout_graceful_shutdown)
+        clean = await self._end_lifespan()
         if self._access_timer is not None:
             self._access_timer.cancel()
         self._flush_access()
         return drained and clean
+
+    async def _end_lifespan(self) -> bool:
+        ending = asyncio.ensure_future(
+            self._lifespan.shutdown(self._config.timeout_graceful_shutdown)
+        )
+        await asyncio.wait({ending, self._forced}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            return ending.result()
+        ending.cancel()
+        self._log.warning("Forced to stop before the application's shutdown was complete")
+        return False
 
     async def _drain(self) -> bool:
         floor = self._floor
@@ -235,7 +246,7 @@ class Worker:
             if exchange.task is not None:
                 exchange.task.cancel()
         for connection in list(self._floor.connections):
-            connection.close()
+            connection.end_now()
 
     async def close(self) -> None:
         """Let cancelled tasks unwind, and let go of the loop."""

@@ -140,7 +140,7 @@ def test_trailers(pieces: tuple[bytes, ...]) -> None:
     engine.send_head(1, 200, [])
     for piece in pieces:
         engine.send_body(1, piece, False)
-    engine.send_trailers(1, [(b"x-a", b"1"), (b"X-B", b"2")])
+    engine.send_trailers(1, [(b"x-a", b"1"), (b"X-B", b"2")], True)
     found = read(taken(engine))
     assert found.body == b"".join(pieces)
     assert found.trailers == [(b"x-a", b"1"), (b"x-b", b"2")]
@@ -161,11 +161,42 @@ def test_trailers_are_dropped_where_they_cannot_be_sent(raw: bytes, headers: Pai
     engine = begun(raw)
     engine.send_head(1, 200, headers)
     engine.send_body(1, b"foobar", False)
-    engine.send_trailers(1, [(b"x-a", b"1")])
+    engine.send_trailers(1, [(b"x-a", b"1")], True)
     output = taken(engine)
     found = read(output, raw[: raw.index(b" ")], eof=b"1.0" in raw)
     assert (found.whole, found.trailers) == (True, [])
     assert b"x-a" not in output
+
+
+def test_trailers_in_several_messages() -> None:
+    engine = begun(get("/", TE))
+    engine.send_head(1, 200, [])
+    engine.send_body(1, b"foo", False)
+    engine.send_trailers(1, [(b"x-a", b"1")], False)
+    with pytest.raises(ApplicationError):
+        engine.send_trailers(1, [(b"x", b"a\nb")], False)
+    engine.send_trailers(1, [], False)
+    engine.send_trailers(1, [(b"x-b", b"2")], True)
+    found = read(taken(engine))
+    assert (found.body, found.trailers) == (b"foo", [(b"x-a", b"1"), (b"x-b", b"2")])
+    engine.receive(get("/", TE))
+    engine.send_head(2, 200, [])
+    engine.send_trailers(2, [(b"x-c", b"3")], True)
+    assert read(taken(engine)).trailers == [(b"x-c", b"3")], "nothing is left of the first"
+
+
+def test_trailers_that_were_begun_are_not_the_next_answers() -> None:
+    engine = begun(get("/", TE))
+    engine.send_head(1, 200, LENGTH)
+    engine.send_body(1, b"foobar", False)
+    engine.send_trailers(1, [(b"x-a", b"1")], False)
+    engine.reset(1)  # all that was promised is out: it counts as whole
+    assert engine.ending is Ending.NO
+    taken(engine)
+    engine.receive(get("/", TE))
+    engine.send_head(2, 200, [])
+    engine.send_trailers(2, [], True)
+    assert read(taken(engine)).trailers == []
 
 
 def test_trailers_do_not_hide_a_broken_promise() -> None:
@@ -173,7 +204,7 @@ def test_trailers_do_not_hide_a_broken_promise() -> None:
     engine.send_head(1, 200, LENGTH)
     engine.send_body(1, b"foo", False)
     with pytest.raises(ApplicationError):
-        engine.send_trailers(1, [])
+        engine.send_trailers(1, [], True)
 
 
 def test_early_hints_go_before_the_answer() -> None:
@@ -202,7 +233,6 @@ def test_an_early_hint_is_checked_even_where_it_is_dropped() -> None:
         begun(get("/", b"", "1.0")).send_informational(1, 103, [(b"link", b"a\r\nb: c")])
 
 
-@pytest.mark.xfail(strict=True, reason="RFC 9110 8.6: no Content-Length in a 1xx response")
 @pytest.mark.parametrize("way", ["informational", "switch"])
 def test_an_informational_answer_has_no_length(way: str) -> None:
     engine = begun(get("/", b"Connection: upgrade\r\nUpgrade: websocket\r\n"))
@@ -222,7 +252,7 @@ def test_what_is_sent_for_another_stream_goes_nowhere() -> None:
         engine.send_informational(stream, 103, [])
         engine.send_head(stream, 200, [])
         engine.send_body(stream, b"no", True)
-        engine.send_trailers(stream, [])
+        engine.send_trailers(stream, [], True)
         engine.reset(stream)
     assert taken(engine) == b""
     assert read(sent(engine, LENGTH, b"foobar")).body == b"foobar"
@@ -232,7 +262,7 @@ def test_what_is_sent_after_the_end_goes_nowhere() -> None:
     engine = begun()
     whole = sent(engine, LENGTH, b"foobar")
     engine.send_body(1, b"more", True)
-    engine.send_trailers(1, [])
+    engine.send_trailers(1, [], True)
     engine.reset(1)
     assert taken(engine) == b""
     assert engine.ending is Ending.NO

@@ -286,7 +286,7 @@ def test_reset(state: str) -> None:
     assert not left.endswith(b"0\r\n\r\n"), "nobody may take it for whole"
     engine.send_informational(1, 103, [])
     engine.send_body(1, b"more", True)
-    engine.send_trailers(1, [])
+    engine.send_trailers(1, [], True)
     assert taken(engine) == b""
     quiet(connection)
 

@@ -110,9 +110,6 @@ def test_no_file_where_there_is_no_body() -> None:
     assert not any(isinstance(part, FileSlice) for part in engine.take_output())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="empty pieces of a chunked body pile up until a piece that is not empty"
-)
 def test_empty_pieces_do_not_pile_up() -> None:
     engine = begun()
     engine.send_head(1, 200, [])

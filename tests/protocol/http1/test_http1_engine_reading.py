@@ -14,6 +14,7 @@ from tests.support.http1_drive import (
     each_byte,
     get,
     post,
+    rests_truly,
     silent,
     taken,
 )
@@ -94,7 +95,6 @@ def test_an_upgrade_is_named_where_connection_names_it(
     assert connection.asked[0].head["upgrade"] == protocol
 
 
-@pytest.mark.xfail(strict=True, reason="RFC 9110 7.8: Upgrade of an HTTP/1.0 request is ignored")
 def test_http_1_0_upgrades_to_nothing() -> None:
     lines = b"Connection: upgrade, keep-alive\r\nUpgrade: websocket\r\n"
     assert drive(get("/", lines, "1.0")).asked[0].head["upgrade"] is None
@@ -114,9 +114,6 @@ def test_trailers_are_for_who_reads_them(lines: bytes, version: str, wanted: boo
     assert drive(get("/", lines, version)).asked[0].head["trailers"] is wanted
 
 
-@pytest.mark.xfail(
-    strict=True, reason="supports_early_hints stays False after one HTTP/1.0 request"
-)
 def test_early_hints_come_back_after_an_http_1_0_request() -> None:
     connection = drive(get("/1", b"Connection: keep-alive\r\n", "1.0"))
     assert not connection.engine.supports_early_hints
@@ -157,13 +154,6 @@ def test_idle_between_requests(first: bytes) -> None:
     assert engine.hungry
 
 
-def resting_is_true(engine: Http1Engine) -> bool:
-    """If it says that it rests, then it does."""
-    return not engine.resting or (
-        engine.waiting is Waiting.IDLE and engine.ending is Ending.NO and not engine.stalled
-    )
-
-
 def test_at_rest_after_a_plain_request_and_at_work_in_the_next() -> None:
     connection = Drive(whole=silent).feed(GET)
     assert not connection.engine.resting
@@ -173,24 +163,35 @@ def test_at_rest_after_a_plain_request_and_at_work_in_the_next() -> None:
     assert not connection.engine.resting
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="resting stays True when part of the next head comes: its deadline is never set",
-)
+@pytest.mark.parametrize(
+    "raw",
+    [get("/", b"Connection: keep-alive\r\n", "1.0"), post(b"Content-Length: 1\r\n", b"a"),
+     chunked(b"0\r\n\r\n")],
+)  # fmt: skip
+def test_at_rest_after_any_request_that_leaves_the_connection_open(raw: bytes) -> None:
+    connection = drive(raw)
+    assert connection.engine.resting
+    assert rests_truly(connection.engine)
+    assert not connection.feed(raw[:9]).engine.resting
+
+
 def test_not_at_rest_once_the_next_head_has_begun() -> None:
     connection = drive(GET).feed(b"GET / HT")
     assert connection.engine.waiting is Waiting.HEAD
-    assert resting_is_true(connection.engine)
+    assert rests_truly(connection.engine)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="resting stays True after a later request was refused: the connection is not ended",
-)
 def test_not_at_rest_after_a_fault() -> None:
     connection = drive(GET).feed(b"GET / HTTP/1.1\r\n\r\n")
     assert connection.engine.ending is Ending.STAGED
-    assert resting_is_true(connection.engine)
+    assert rests_truly(connection.engine)
+
+
+@pytest.mark.parametrize("behind", [b"GET / HT", b"GET / HTTP/1.1\r\n\r\n", b"\r\n", b"\0"])
+def test_not_at_rest_when_more_comes_with_the_end_of_a_body_nobody_wanted(behind: bytes) -> None:
+    connection = drive(post(b"Content-Length: 5\r\n"), whole=silent, early=answer)
+    connection.engine.receive(b"hello" + behind)
+    assert rests_truly(connection.engine)
 
 
 @pytest.mark.parametrize("end", ["eof", "stop", "timeout"])
@@ -324,7 +325,7 @@ def test_what_the_application_sends_after_a_fault_belongs_to_nobody() -> None:
     engine.send_informational(1, 103, [(b"link", b"a")])
     engine.send_head(1, 200, [])
     engine.send_body(1, b"ok", False)
-    engine.send_trailers(1, [])
+    engine.send_trailers(1, [], True)
     engine.reset(1)
     engine.take_body(1, 1)
     assert taken(engine) == b""

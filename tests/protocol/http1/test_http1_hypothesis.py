@@ -334,7 +334,7 @@ def test_calls_in_any_order_that_is_allowed(greedy: bool, steps: list[tuple[str,
             elif action in ("body", "end") and stream in headed:
                 engine.send_body(stream, with_what, action == "end")
             elif action == "trailers" and stream in headed:
-                engine.send_trailers(stream, [(b"x", b"y")])
+                engine.send_trailers(stream, [(b"x", b"y")], True)
             elif action == "hint":
                 engine.send_informational(stream, 103, [(b"link", b"a")])
             elif action == "take":

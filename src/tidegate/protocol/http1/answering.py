@@ -45,6 +45,7 @@ class Answering:
         "_plain",
         "_stream",
         "_to_send",
+        "_trailer",
     )
 
     def __init__(self, defaults: Defaults) -> None:
@@ -59,6 +60,7 @@ class Answering:
         self._framing: Framing | None = None
         self._head = b""  # rendered, held back until the first body
         self._to_send = 0
+        self._trailer = b""  # fields of a trailer section that is not complete
         self._chunk: list[bytes] = []  # pieces that will leave as one chunk
         self._chunk_size = 0
         self._out: list[Output] = []
@@ -93,14 +95,16 @@ class Answering:
         """Render the head and hold it until the first body; a held one is replaced."""
         if stream != self._stream:
             return
+        if type(status) is not int:
+            status = writer.check_status(status)
         parsed = self._parsed
         lines = [writer.FINAL[status], self._defaults.block]
         length, flags = writer.read_fields(headers, lines)
         framing = LENGTH
         if parsed.is_head or status in BODILESS:
             framing = NO_BODY
-            if status == 204 and length >= 0:  # RFC 9110 8.6
-                lines = [line for line in lines if line[:15].lower() != b"content-length:"]
+            if status == 204:
+                lines = writer.without_length(lines)
         elif length >= 0:
             self._to_send = length
         elif not parsed.old:
@@ -115,6 +119,7 @@ class Answering:
             lines[1] = self._defaults.without(bool(flags & Flag.DATE), bool(flags & Flag.SERVER))
         lines.append(b"\r\n")
         self._framing = framing
+        self._trailer = b""
         self._head = b"".join(lines)
 
     def _connection_field(self, end: bool) -> bytes:
@@ -143,9 +148,9 @@ class Answering:
             self._out_size += len(head)
         if framing is CHUNKED:
             if type(data) is bytes:
-                # gathered: chunk boundaries mean nothing (RFC 9112 7.1)
-                self._chunk.append(data)
-                self._chunk_size += len(data)
+                if data:  # gathered: chunk boundaries mean nothing (RFC 9112 7.1)
+                    self._chunk.append(data)
+                    self._chunk_size += len(data)
             else:
                 self._put_file_chunk(data)  # type: ignore[arg-type]
             if not end:
@@ -194,21 +199,26 @@ class Answering:
             f"{self._to_send} were due, {size} came"
         )
 
-    def send_trailers(self, stream: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """The end of an answer whose body is complete; dropped where the client reads none."""
+    def send_trailers(
+        self, stream: int, headers: Iterable[tuple[bytes, bytes]], end: bool = True
+    ) -> None:
+        """Fields behind a body that is complete; dropped where the client reads none."""
         rendered = writer.render_trailers(headers)
-        framing = self._framing
-        if stream != self._stream or framing is DONE:
+        if stream != self._stream or self._framing is DONE:
             return
-        if framing is not CHUNKED or not self._parsed.trailers:
+        self._trailer += rendered
+        if not end:
+            return
+        if self._framing is CHUNKED and self._parsed.trailers:
+            if self._head:
+                self._put(self._head if self._plain else self._connection_field(True))
+                self._head = b""
+            self._seal_chunk()
+            self._put(b"0\r\n%b\r\n" % self._trailer)
+            self._end_answer()
+        else:
             self.send_body(stream, b"", True)
-            return
-        if self._head:
-            self._put(self._head if self._plain else self._connection_field(True))
-            self._head = b""
-        self._seal_chunk()
-        self._put(b"0\r\n" + rendered)
-        self._end_answer()
+        self._trailer = b""
 
     def queued(self, stream: int) -> int:
         return self._out_size + self._chunk_size

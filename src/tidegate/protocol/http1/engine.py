@@ -20,8 +20,14 @@ from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1 import reader, writer
 from tidegate.protocol.http1.answering import DONE, Answering
 from tidegate.protocol.http1.chunked import ChunkedBody, Stage
+from tidegate.protocol.http1.reader import (
+    NO_REQUEST,
+    HeadScanner,
+    Parsed,
+    Refusal,
+    check_body_size,
+)
 from tidegate.protocol.http1.reader import Framing as BodyFraming
-from tidegate.protocol.http1.reader import HeadScanner, Parsed, Refusal, check_body_size
 from tidegate.protocol.http1.writer import Framing
 
 UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
@@ -97,7 +103,8 @@ class Http1Engine(Answering):
         if self._reading is Reading.HEAD:
             return Waiting.HEAD if self._buffer else Waiting.IDLE
         if self._reading is Reading.FIXED or self._reading is Reading.CHUNKED:
-            return Waiting.BODY
+            # who asked for a 100 sends nothing before it: it is our turn
+            return Waiting.NOTHING if self._continue else Waiting.BODY
         return Waiting.NOTHING
 
     def receive(self, data: bytes) -> list[Event]:
@@ -109,7 +116,7 @@ class Http1Engine(Answering):
         return self._receive(data)
 
     def _receive(self, data: bytes) -> list[Event]:
-        self.stalled = False
+        self.stalled = self.resting = False
         events: list[Event] = []
         try:
             while data or self._reading is HEAD:
@@ -120,6 +127,8 @@ class Http1Engine(Answering):
             events.append(self._refuse(refusal))
         if self._over:
             events.extend(self.receive_eof())
+        if self._buffer or self._reading is not HEAD:
+            self.resting = False  # it was, for a moment, between a body and what came behind it
         return events
 
     def receive_eof(self) -> list[Event]:
@@ -129,10 +138,11 @@ class Http1Engine(Answering):
         if self.stalled:
             return []  # there may be whole requests in what is buffered
         # RFC 9112 8: an incomplete request is never answered as if it were whole
-        if self.waiting is not Waiting.NOTHING:
+        if self._reading in (HEAD, Reading.FIXED, Reading.CHUNKED):
             self._reading = Reading.CLOSED
             if self.ending is Ending.NO:
-                self.ending = Ending.CLOSE
+                cut = self._framing is Framing.UNTIL_CLOSE
+                self.ending = Ending.ABORT if cut else Ending.CLOSE
         return [Reset(self._stream, "the client closed its side")] if self._stream else []
 
     def receive_timeout(self) -> list[Event]:
@@ -145,32 +155,56 @@ class Http1Engine(Answering):
         return [self._refuse(Refusal(408, reason, "RFC 9110 15.5.9"))]
 
     def _receive_head(self, data: bytes, events: list[Event]) -> bytes:
-        if self._scanner is None:
-            if self._buffer:
-                data = bytes(self._buffer) + data
-                self._buffer.clear()
-            end = data.find(b"\r\n\r\n") + 4
-            if end > 4:
-                head = data[:end]
-                parsed = reader.parse_head(head, self._limits)
-                if parsed is not None:
-                    if parsed.end and end <= REMEMBERED_HEAD:
-                        self._remember(head, parsed)
-                    events.append(self._begin_request(parsed))
-                    return data[end:]
-            if not data:
-                return b""
-            self._scanner = HeadScanner(self._limits)
+        if self._buffer or self._scanner is not None:
+            self._buffer += data
+            return self._receive_buffered(events)
+        end = data.find(b"\r\n\r\n") + 4
+        if end > 4:
+            parsed = self._parse(data[:end])
+            if parsed is not None:
+                events.append(self._begin_request(parsed))
+                return data[end:]
         self._buffer += data
-        end_of_head = self._scanner.scan(self._buffer)
-        if end_of_head is None:
+        return self._receive_buffered(events) if data else b""
+
+    def _receive_buffered(self, events: list[Event]) -> bytes:
+        """A head from the buffer, whose front is cut off cheaply: what is pipelined stays there."""
+        buffer = self._buffer
+        if self._scanner is None:
+            end = buffer.find(b"\r\n\r\n") + 4
+            parsed = self._parse(bytes(buffer[:end])) if end > 4 else None
+            if parsed is not None:
+                return self._begin_buffered(parsed, end, events)
+            self._scanner = HeadScanner(self._limits)
+        scanned = self._scanner.scan(buffer)
+        if scanned is None:
             return b""
-        head = bytes(self._buffer[self._scanner.begin : end_of_head])
-        rest = bytes(self._buffer[end_of_head:])
-        self._buffer.clear()
-        events.append(self._begin_request(reader.insist_on_head(head)))
+        head = bytes(buffer[self._scanner.begin : scanned])
+        parsed = reader.insist_on_head(head)
+        rest = self._begin_buffered(parsed, scanned, events)
         self._scanner = None
         return rest
+
+    def _begin_buffered(self, parsed: Parsed, end: int, events: list[Event]) -> bytes:
+        del self._buffer[:end]
+        events.append(self._begin_request(parsed))
+        if parsed.end:
+            self._see_hunger()
+            return b""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    def _parse(self, head: bytes) -> Parsed | None:
+        """By the quick road, if it can be; a head that is long is not kept longer than needed."""
+        parsed = self._known.get(head) if len(head) <= REMEMBERED_HEAD else None
+        if parsed is None:
+            parsed = reader.parse_head(head, self._limits)
+            if parsed is not None and len(head) > REMEMBERED_HEAD:
+                parsed.plain = False
+            elif parsed is not None and parsed.end:
+                self._remember(head, parsed)
+        return parsed
 
     def _remember(self, head: bytes, parsed: Parsed) -> None:
         """Clients repeat themselves: a browser's or a balancer's next head is often the same."""
@@ -183,6 +217,7 @@ class Http1Engine(Answering):
         self._parsed = parsed
         self._framing = None
         self.resting = False
+        self.supports_early_hints = not parsed.old
         if parsed.plain and not self._stopping and not self._over:
             self._plain = self._keep = True
             self._reading = Reading.COMPLETE
@@ -193,7 +228,6 @@ class Http1Engine(Answering):
 
     def _begin_unusual(self, parsed: Parsed) -> None:
         """HTTP/1.0, a body, or the last request of its connection."""
-        self.supports_early_hints = not parsed.old
         self._keep = not (parsed.framing.closes or self._stopping)
         if parsed.end:
             self._reading = Reading.COMPLETE
@@ -244,14 +278,17 @@ class Http1Engine(Answering):
             return
         if data or end:
             self._unread += len(data)
-            self.hungry = self._unread < UNREAD_BOUND
+            self._see_hunger()
             events.append(Body(self._stream, data, end))
 
     def _receive_early(self, data: bytes, events: list[Event]) -> bytes:
         """Pipelined: it waits for its turn."""
         self._buffer += data
-        self.hungry = len(self._buffer) < PIPELINE_BOUND
+        self._see_hunger()
         return b""
+
+    def _see_hunger(self) -> None:
+        self.hungry = self._unread < UNREAD_BOUND and len(self._buffer) < PIPELINE_BOUND
 
     def _receive_nothing(self, data: bytes, events: list[Event]) -> bytes:
         return b""
@@ -286,7 +323,7 @@ class Http1Engine(Answering):
         if stream != self._stream:
             return
         self._unread -= size
-        self.hungry = self._unread < UNREAD_BOUND
+        self._see_hunger()
         if self._continue and not self._head_left:
             self._continue = False
             self._put(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -302,7 +339,8 @@ class Http1Engine(Answering):
         if self._plain:  # which says that all of the request is here, and another may come
             self._reading = HEAD
             if self._buffer:
-                self.stalled = self.hungry = True
+                self.stalled = True
+                self._see_hunger()
             else:
                 self.resting = True
             return
@@ -314,15 +352,18 @@ class Http1Engine(Answering):
         elif not self._keep:
             self._reading = Reading.CLOSED
             self.ending = Ending.STAGED
-        self.hungry = True
+        self._unread = 0
+        self._see_hunger()
 
     def _end_exchange(self) -> None:
         """Request and answer are both whole: the next one, or the end."""
         if self._keep and not (self._over and not self._buffer):
             self._reading = Reading.HEAD
+            self._parsed = NO_REQUEST
             self._unread = 0
-            self.hungry = True
+            self._see_hunger()
             self.stalled = bool(self._buffer)
+            self.resting = not self._buffer and not self._over
         else:
             # the client said so itself, and sent nothing more: it expects the end
             expected = self._parsed.framing.closes and not self._buffer
@@ -360,7 +401,7 @@ class Http1Engine(Answering):
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n" % protocol
         ]
         writer.read_fields(headers, lines)
-        self._put(b"".join(lines) + b"\r\n")
+        self._put(b"".join(writer.without_length(lines)) + b"\r\n")
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._reading = Reading.SWITCHED

@@ -183,7 +183,10 @@ def parse_field_line(line: bytes) -> Header:
 
 def interpret(headers: Headers, version: str) -> Framing:
     """What the fields mean for framing and for the connection; raises Refusal."""
-    return _interpret(tuple([pair for pair in headers if pair[0] in _SPECIAL]), version)
+    special = tuple([pair for pair in headers if pair[0] in _SPECIAL])
+    if sum([len(value) for _, value in special]) > REMEMBERED_LINE:
+        return _interpret.__wrapped__(special, version)  # not worth the memory
+    return _interpret(special, version)
 
 
 @lru_cache(maxsize=512)
@@ -196,7 +199,7 @@ def _interpret(special: Headers, version: str) -> Framing:
     length, chunked = _body(found.get(b"transfer-encoding"), found.get(b"content-length"), version)
     options = _tokens(found.get(b"connection"))
     upgrade = None
-    if b"upgrade" in found and b"upgrade" in options:
+    if not old and b"upgrade" in found and b"upgrade" in options:  # RFC 9110 7.8
         upgrade = b",".join(found[b"upgrade"]).lower()
     continues = False
     for value in () if old else found.get(b"expect", ()):
@@ -354,6 +357,7 @@ class HeadScanner:
             line = bytes(buffer[self._start : newline + 1])
             self._start = newline + 1
             if line == b"\r\n" and self._line_seen:
+                self._check_size(self._start, self._fields)
                 return self._start
             self._check_line(line)
 
@@ -384,7 +388,8 @@ class HeadScanner:
             start = bytes(buffer[self._start : self._start + LONGEST_METHOD + 1])
             if start != b"\r":  # the first half of a blank line, it may be
                 check_method_start(start)
-            check_line_size(partial, self._limits)
+            if partial > LONGEST_METHOD or b" " in start:  # before, it may be the method's fault
+                check_line_size(partial, self._limits)
 
     def _check_size(self, end: int, fields: int) -> None:
         check_head_size(end - self.begin, fields, self._limits)

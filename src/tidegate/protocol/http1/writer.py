@@ -44,7 +44,8 @@ _PHRASES = """\
 429 Too Many Requests, 431 Request Header Fields Too Large, 451 Unavailable For Legal Reasons,
 500 Internal Server Error, 501 Not Implemented, 502 Bad Gateway, 503 Service Unavailable,
 504 Gateway Timeout, 505 HTTP Version Not Supported, 506 Variant Also Negotiates,
-507 Insufficient Storage, 508 Loop Detected, 510 Not Extended, 511 Network Authentication Required"""
+507 Insufficient Storage, 508 Loop Detected, 510 Not Extended,
+511 Network Authentication Required"""
 PHRASES = {int(entry[:3]): entry[4:] for entry in _PHRASES.replace("\n", " ").split(", ")}
 
 
@@ -56,11 +57,8 @@ class StatusLines(dict[int, bytes]):
     """Status lines of final responses, each rendered when it is first sent."""
 
     def __missing__(self, status: object) -> bytes:
-        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
-            raise ApplicationError(
-                f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
-            )
-        line = self[int(status)] = _status_line(status)
+        status = check_status(status)
+        line = self[status] = _status_line(status)
         return line
 
 
@@ -167,7 +165,7 @@ def _meaning(name: bytes, value: bytes, line: bytes) -> Meaning:
 
 
 def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The trailer section with its empty line; framing and routing fields are refused."""
+    """Trailer fields, checked; those of framing and routing are refused."""
     lines = []
     for name, value in headers:
         check_name(name)
@@ -175,15 +173,28 @@ def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if name.lower() in _SPECIAL or name.lower() == b"host":
             raise ApplicationError(f"{name.decode()!r} cannot be a trailer (RFC 9110 6.5.1)")
         lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines) + b"\r\n"
+    return b"".join(lines)
 
 
 def render_informational(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A 1xx response, whole."""
     lines = [_status_line(status)]
     read_fields(headers, lines)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"".join(without_length(lines)) + b"\r\n"
+
+
+def without_length(lines: list[bytes]) -> list[bytes]:
+    """A head's lines for a 1xx or 204 response, which has no Content-Length (RFC 9110 8.6)."""
+    return [line for line in lines if line[:15].lower() != b"content-length:"]
+
+
+def check_status(status: object) -> int:
+    """The status of an application's response, where it is not simply an int."""
+    if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
+        return int(status)
+    raise ApplicationError(
+        f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
+    )
 
 
 def render_refusal(refusal: Refusal, defaults: Defaults, *, bodiless: bool = False) -> bytes:
