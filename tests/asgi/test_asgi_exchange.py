@@ -353,16 +353,6 @@ def test_send_loop_that_never_waits_yields() -> None:
     run(test)
 
 
-def test_send_loop_whose_body_is_dropped_yields() -> None:
-    async def test() -> None:
-        lab = Lab()
-        await lab.send(start())
-        data = b"x" * (2 * HIGH_WATER)
-        assert await others_get_a_turn(lab, 0, lambda: body(data, more_body=True))
-
-    run(test)
-
-
 def test_send_loop_of_files_yields(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * (2 * HIGH_WATER))

@@ -46,6 +46,8 @@ class Room:
 
     def __init__(self, kind):
         self.loop = asyncio.new_event_loop()
+        self.errors = []  # what got past the poller
+        self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
         self.ticks = 0
         self.poller = choose(kind, self.loop, self.tick)
         self.socks = []
@@ -91,6 +93,7 @@ def room(request):
     made = Room(request.param)
     yield made
     made.close()
+    assert made.errors == []
 
 
 def test_a_handler_is_told_until_it_has_read_everything(room):

@@ -91,6 +91,31 @@ def test_requests_pipelined_faster_than_they_are_served_are_bounded():
         assert sent > PIPELINE_BOUND
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_an_application_that_sends_without_end_leaves_others_their_turn(method):
+    async def app(scope, receive, send):
+        if scope["path"] == "/other":
+            await answer(send, 200, [], b"ok")
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(50_000), "more_body": True})
+
+    with station(app) as server:
+        greedy, other = server.accept(), server.accept()
+        greedy.sock.send(GET.replace(b"GET", method))
+        other.sock.send(GET.replace(b"/ ", b"/other "))
+
+        def answered() -> bool:
+            greedy.read(1 << 20)
+            greedy.received.clear()
+            return other.look().endswith(b"ok\r\n0\r\n\r\n")
+
+        server.until(answered)
+        greedy.connection.abort("the test is over")
+        server.turn()
+
+
 def test_who_pipelines_without_end_leaves_others_their_turn():
     app = Paths()
     with station(app) as server:

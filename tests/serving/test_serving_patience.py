@@ -259,7 +259,7 @@ def test_after_a_pause_of_ours_the_grace_begins_anew():
         server.until(lambda: peer.connection.reading and not peer.unread)
         server.advance(4)
         assert peer.alive
-        server.advance(8)
+        server.advance(2)
         assert peer.finish().startswith(b"HTTP/1.1 408 ")
 
 

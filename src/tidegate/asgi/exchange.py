@@ -283,9 +283,6 @@ class Exchange:
             await self._relieve(HIGH_WATER)
         elif queued < 0:
             await self._relieve_file()
-        if self.size > self._turn_ends:
-            self._turn_ends = self.size + FAIR_SHARE
-            await asyncio.sleep(0)
 
     async def _relieve_file(self) -> None:
         """Until the kernel has all of a file: then its owner may close it, and not before."""
@@ -300,7 +297,7 @@ class Exchange:
                 self._file = -1
 
     async def _relieve(self, least: int) -> None:
-        """Write now, and wait for a slow peer."""
+        """Write now, wait for a slow peer, and let others have their turn after a fair share."""
         wire, engine = self._wire, self._engine
         wire.flush()
         while wire.backlog or engine.queued(self.stream) > least:
@@ -308,6 +305,9 @@ class Exchange:
             if self._state is State.GONE:
                 raise ClientDisconnected("the client left while the answer was being sent")
             wire.flush()
+        if self.size > self._turn_ends:
+            self._turn_ends = self.size + FAIR_SHARE
+            await asyncio.sleep(0)
 
     def _start(self, message: Message) -> int:
         headers = message.get("headers", ())

@@ -195,3 +195,12 @@ def test_a_broken_promise_can_still_become_a_500() -> None:
 def test_there_is_no_promise_where_there_is_no_body(status: int) -> None:
     found = read(sent(begun(), LENGTH, b"foo", status=status))
     assert (found.whole, found.body) == (True, b"")
+
+
+def test_a_body_that_is_dropped_is_counted_as_if_it_waited() -> None:
+    """Whoever makes it is to yield now and then; nothing of it is there to be taken."""
+    engine = begun(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n")
+    engine.send_head(1, 200, [])
+    assert [engine.send_body(1, b"x" * 10, False) for _ in range(3)] == [10, 20, 30]
+    assert b"xxx" not in taken(engine)
+    assert engine.queued(1) == 0

@@ -35,6 +35,7 @@ class Answering:
         "_chunk_size",
         "_continue",
         "_defaults",
+        "_dropped",
         "_files",
         "_framing",
         "_head",
@@ -60,6 +61,7 @@ class Answering:
         self._framing: Framing | None = None
         self._head = b""  # rendered, held back until the first body
         self._to_send = 0
+        self._dropped = 0  # bytes of a body that is not sent (HEAD, 304)
         self._trailer = b""  # fields of a trailer section that is not complete
         self._chunk: list[bytes] = []  # pieces that will leave as one chunk
         self._chunk_size = 0
@@ -119,6 +121,7 @@ class Answering:
             lines[1] = self._defaults.without(bool(flags & Flag.DATE), bool(flags & Flag.SERVER))
         lines.append(b"\r\n")
         self._framing = framing
+        self._dropped = 0
         self._trailer = b""
         self._head = b"".join(lines)
 
@@ -159,6 +162,10 @@ class Answering:
             self._put(b"0\r\n\r\n")
         elif framing is not NO_BODY:
             self._put_piece(data)
+        elif not end:
+            # dropped, but whoever makes it shall yield now and then as if it were sent
+            self._dropped += len(data)
+            return self._dropped
         if end:
             self._end_answer()
         return self._out_size
