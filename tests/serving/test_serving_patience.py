@@ -8,12 +8,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from types import SimpleNamespace
 
 import pytest
 import trustme
 from tests.support.apps import answer
 from tests.support.clock import Peer, station
 from tests.support.tls import Files, client_context, wrap_client
+
+from tidegate.config import Config
+from tidegate.protocol.engine import Waiting
+from tidegate.serving.patience import Patience
+from tidegate.serving.site import Terms
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"content-length: 2\r\n\r\nok"
@@ -259,8 +265,30 @@ def test_after_a_pause_of_ours_the_grace_begins_anew():
         server.until(lambda: peer.connection.reading and not peer.unread)
         server.advance(4)
         assert peer.alive
-        server.advance(2)
+        server.advance(8)  # what lay in the kernel's buffers passes one window
         assert peer.finish().startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(("came", "given_up"), [(100, ["min_body_rate"]), (1300, [])])
+def test_a_window_counts_neither_the_time_nor_the_bytes_before_our_pause(came, given_up):
+    told = []
+    connection = SimpleNamespace(
+        backlog=0,
+        begun=1,
+        received=0,
+        reading=True,
+        engine=SimpleNamespace(waiting=Waiting.BODY),
+        give_up_request=told.append,
+    )
+    patience = Patience(Terms.of(Config(app="none", min_body_rate=240, grace_body=5)), 0.0)
+    patience.on_body(0.0, connection)
+    connection.received = 300_000
+    patience.on_resume(3600.0, connection.received)
+    patience.check(3604.5, connection)
+    assert told == []
+    connection.received += came
+    patience.check(3605.0, connection)
+    assert told == given_up
 
 
 def test_no_408_while_the_client_waits_for_our_100():

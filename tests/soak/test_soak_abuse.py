@@ -363,13 +363,6 @@ def test_header_bombs(kind, tmp_path):
     assert set(swarm.statuses) == {431}
 
 
-PIPELINING = (
-    "pipelined requests are begun whatever waits to be written, and read whatever is buffered: see "
-    "test_serving_limits.py"
-)
-
-
-@pytest.mark.xfail(strict=True, reason=PIPELINING)
 @pytest.mark.parametrize("reads", [True, False], ids=["reading", "not reading"])
 def test_endless_pipelines(reads, tmp_path):
     swarm = Swarm(8, drip=GET * 500, flood=True, reads=reads)
