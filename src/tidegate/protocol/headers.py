@@ -1,7 +1,7 @@
 """Field grammar and checks, for requests and for what the application hands out.
 
-Names and plain values repeat for the life of a process, so what was found good once is remembered
-in bounded tables: a lookup costs 30 ns where the regular expression costs 250.
+Names repeat for the life of a process, so what was found good once is remembered in bounded tables:
+a lookup costs 30 ns where the regular expression costs 250.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def is_authority(value: bytes) -> bool:
 
 
 class Defaults:
-    """The fields every response gets unless the application sent them: server, date, `--header`.
+    """The fields every response gets: `--header`, and server and date unless the application's own.
 
     Shared by all connections of a worker, whose timer sets `date` once a second.
     """
