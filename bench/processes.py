@@ -20,6 +20,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 GRACE = 2.0
 TAIL_LINES = 12
+TAIL_BYTES = 64 * 1024
 
 
 def stat_of(pid: int) -> list[str]:
@@ -117,8 +118,11 @@ class ServerProcess:
     def output(self) -> str:
         """The tail of what it wrote, also once it is over."""
         if not self._log.closed:
-            self._log.seek(0)
-            text = self._log.read().decode(errors="replace")
+            # pread: the server writes at an offset that it shares with us, a seek would move it too
+            descriptor = self._log.fileno()
+            size = os.fstat(descriptor).st_size
+            begin = max(0, size - TAIL_BYTES)
+            text = os.pread(descriptor, size - begin, begin).decode(errors="replace")
             self._tail = "\n".join(text.strip().splitlines()[-TAIL_LINES:])
         return self._tail
 

@@ -370,6 +370,21 @@ def test_stop_ends_the_whole_family_even_when_frozen(forked):
     assert not any(alive(pid, born) for pid, born in members)
 
 
+WRITES = """
+import os
+for number in range(20000):
+    os.write(1, b"%d " % (number % 10))
+"""
+
+
+def test_reading_what_a_server_writes_leaves_its_place_in_the_file_alone():
+    core = min(os.sched_getaffinity(0))
+    with ServerProcess([sys.executable, "-c", WRITES], {}, core) as process:
+        while process.ended is None:
+            process.output()
+        assert process.output().split() == list("0123456789" * 2000)
+
+
 def test_an_unknown_row_or_server_is_named_with_those_there_are():
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--only", "plaintextt"],
