@@ -644,10 +644,10 @@ class TestApply:
 
     def test_rewrite_reads_the_scope_itself(self) -> None:
         it = scope(headers=[(b"host", b"a"), (b"x-forwarded-for", CLIENT.encode())])
-        TRUSTED.rewrite(it)
+        assert TRUSTED.rewrite(it) is True
         assert it["client"] == (CLIENT, 0)
         untouched = scope()
-        TRUSTED.rewrite(untouched)
+        assert TRUSTED.rewrite(untouched) is False
         assert untouched == scope()
 
 

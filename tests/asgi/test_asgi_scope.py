@@ -30,7 +30,7 @@ def request(**more: Any) -> Request:
     head.method, head.version = "GET", "1.1"
     head.path, head.raw_path, head.query = "/a b", b"/a%20b", b"c=%64"
     head.headers = ((b"host", b"a"), (b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"1"))
-    head.trailers, head.upgrade = False, None
+    head.trailers, head.upgrade, head.forwarded = False, None, None
     for name, value in more.items():
         setattr(head, name, value)
     return Request(1, head, True)
@@ -124,9 +124,10 @@ def test_tls_extension() -> None:
 def test_forwarded_comes_last_and_sees_everything() -> None:
     seen: list[dict[str, Any]] = []
 
-    def rewrite(scope: dict[str, Any]) -> None:
+    def rewrite(scope: dict[str, Any]) -> bool:
         seen.append(dict(scope))
         scope["client"] = ("198.51.100.1", 0)
+        return True
 
     origin = Origin(
         CLIENT, SERVER, "https", root_path="/r", state={"a": 1}, tls=TLS, forwarded=rewrite
@@ -135,6 +136,21 @@ def test_forwarded_comes_last_and_sees_everything() -> None:
     assert scope["client"] == ("198.51.100.1", 0)
     assert (seen[0]["path"], seen[0]["state"], seen[0]["client"]) == ("/r/a b", {"a": 1}, CLIENT)
     assert "tls" in seen[0]["extensions"]
+
+
+@pytest.mark.parametrize("spoken", [True, False])
+def test_a_head_in_which_no_proxy_speaks_is_looked_at_once(spoken: bool) -> None:
+    looks = []
+
+    def rewrite(scope: dict[str, Any]) -> bool:
+        looks.append(scope["client"])
+        return spoken
+
+    origin = Origin(CLIENT, SERVER, "http", forwarded=rewrite)
+    one = request()
+    for _ in range(3):
+        http_scope(origin, Engine(), one)
+    assert len(looks) == (3 if spoken else 1)
 
 
 def test_two_scopes_of_one_head_share_nothing_that_can_change() -> None:

@@ -62,27 +62,22 @@ class Incoming(enum.IntEnum):
     TOLD = 2
 
 
-WHOLE = Incoming.WHOLE
-STARTED, STREAMING, COMPLETE = State.STARTED, State.STREAMING, State.COMPLETE
+# an Enum's members are looked up in Python: 0.05 us each, on the way of every message
+OPEN, WHOLE = Incoming.OPEN, Incoming.WHOLE
+WAITING, STARTED, STREAMING = State.WAITING, State.STARTED, State.STREAMING
+COMPLETE, GONE = State.COMPLETE, State.GONE
 
 
 class Exchange:
     """Carries one request through the application. `task` is the application's."""
 
-    # Most requests never touch most of this: the defaults live on the class, and an exchange
-    # holds what has changed (0.4 us less than setting them all).
-    status = 0
-    size = 0
-    task: asyncio.Task[None] | None = None
-    _state = State.WAITING
-    _row: dict[str, Callable[[Exchange, Message], int]]  # the table's, for the state
-    _left = False  # the client sends no more, and may be gone
-    _body: list[bytes] | None = None
-    _waiters: list[asyncio.Future[None]] | None = None
-    _headers: Any = ()
-    _trailers = False  # they were promised
-    _turn_ends = FAIR_SHARE  # the size of the answer at which others get their turn
-    _file = -1  # opened by pathsend, closed once it is sent
+    # fmt: off
+    __slots__ = (
+        "_body", "_engine", "_file", "_headers", "_incoming", "_left", "_row", "_state",
+        "_trailers", "_turn_ends", "_waiters", "_wire", "request", "scope", "service", "since",
+        "size", "status", "stream", "task",
+    )
+    # fmt: on
 
     def __init__(
         self, service: Service, wire: Wire, engine: Engine, request: Request, scope: dict[str, Any]
@@ -92,9 +87,21 @@ class Exchange:
         self.scope = scope
         self.stream = request.stream
         self.since = service.clock.now
+        self.status = 0
+        self.size = 0
+        self.task: asyncio.Task[None] | None = None
         self._wire = wire
         self._engine = engine
-        self._incoming = WHOLE if request.end else Incoming.OPEN
+        self._incoming = WHOLE if request.end else OPEN
+        self._body: list[bytes] | None = None
+        self._left = False  # the client sends no more, and may be gone
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._state = WAITING
+        self._row = _WAITING_ROW  # the table's, for the state
+        self._headers: Any = ()
+        self._trailers = False  # they were promised
+        self._turn_ends = FAIR_SHARE  # the size of the answer at which others get their turn
+        self._file = -1  # opened by pathsend, closed once it is sent
 
     # ------------------------------------------------------------------------ the application
 
@@ -114,7 +121,7 @@ class Exchange:
         except BaseException as error:
             self._fail("failed", error)
         else:
-            if self._state < State.COMPLETE:
+            if self._state is not COMPLETE and self._state is not GONE:
                 self._fail(_RETURNED[self._state], None)
         finally:
             if self.task is not None:  # otherwise it has run at once, to its end
@@ -483,5 +490,6 @@ _KNOWN = frozenset(kind for row in _TABLE for kind in row)
 for _kind in _KNOWN:
     _TABLE[State.COMPLETE][_kind] = Exchange._ignore
     _TABLE[State.GONE][_kind] = Exchange._gone
-Exchange._row = _TABLE[State.WAITING]
+_WAITING_ROW = _TABLE[WAITING]
 _STARTED_ROW = _TABLE[STARTED]
+_COMPLETE_ROW = _TABLE[COMPLETE]

@@ -135,11 +135,12 @@ class TrustedProxies:
             return self._from_forwarded(found[_FORWARDED].decode("latin-1"))
         return self._from_x_forwarded(found)
 
-    def rewrite(self, scope: MutableMapping[str, Any]) -> None:
-        """Put into a fresh scope what its own headers say. Only for trusted peers."""
+    def rewrite(self, scope: MutableMapping[str, Any]) -> bool:
+        """Put into a fresh scope what its own headers say, if they do. Only for trusted peers."""
         origin = self.resolve(scope["headers"], scope["client"])
         if origin is not None:
             apply(scope, origin)
+        return origin is not None
 
     def _from_x_forwarded(self, found: dict[bytes, bytes]) -> Origin:
         client: Address | None = _UNSAID

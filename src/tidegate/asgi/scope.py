@@ -14,8 +14,8 @@ from tidegate.protocol.engine import Engine
 from tidegate.protocol.events import Request
 from tidegate.types import Address
 
-Forwarded = Callable[[dict[str, Any]], None]
-"""Rewrites a scope by what a trusted proxy said of its client."""
+Forwarded = Callable[[dict[str, Any]], bool]
+"""Rewrites a scope by what a trusted proxy said of its client; False: it said nothing."""
 
 
 class Origin:
@@ -41,18 +41,21 @@ class Origin:
         self.state = state
         self.tls = tls
         self.forwarded = forwarded
-        self.plain = not root_path and state is None and tls is None and forwarded is None
+        self.plain = not root_path and tls is None
 
 
 def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, Any]:
     """The scope of one HTTP request."""
     head = request.head
-    extensions: dict[str, dict[str, Any]] = {
-        "http.response.pathsend": {},
-        "http.response.zerocopysend": {},
-    }
+    extensions: dict[str, dict[str, Any]]
     if engine.supports_early_hints:
-        extensions["http.response.early_hint"] = {}
+        extensions = {
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+            "http.response.early_hint": {},
+        }
+    else:
+        extensions = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
     if head.trailers and engine.supports_trailers:
         extensions["http.response.trailers"] = {}
     scope: dict[str, Any] = {
@@ -65,22 +68,25 @@ def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, An
         "raw_path": head.raw_path,
         "query_string": head.query,
         "root_path": origin.root_path,
-        "headers": list(head.headers),
+        "headers": [*head.headers],
         "client": origin.client,
         "server": origin.server,
         "extensions": extensions,
     }
-    if origin.plain:
-        return scope
-    if origin.root_path and head.path != "*":
+    if origin.state is not None:
+        scope["state"] = origin.state.copy()
+    if not origin.plain:
+        _add_unusual(scope, origin, head.path)
+    if origin.forwarded is not None and head.forwarded is not False:
+        head.forwarded = origin.forwarded(scope)
+    return scope
+
+
+def _add_unusual(scope: dict[str, Any], origin: Origin, path: str) -> None:
+    if origin.root_path and path != "*":
         # ASGI 2.5: path includes root_path; a proxy that stripped the prefix left it to us
-        scope["path"] = origin.root_path + head.path
+        scope["path"] = origin.root_path + path
     if origin.tls is not None:
         tls = origin.tls.copy()
         tls["client_cert_chain"] = list(tls["client_cert_chain"])
-        extensions["tls"] = tls
-    if origin.state is not None:
-        scope["state"] = origin.state.copy()
-    if origin.forwarded is not None:
-        origin.forwarded(scope)
-    return scope
+        scope["extensions"]["tls"] = tls

@@ -15,10 +15,12 @@ class RequestHead:
     """What a request says before its body; each engine has its own kind, and fills it.
 
     Immutable: the same bytes may give the same object. `trailers`: the client reads them.
-    `upgrade` is the lower-cased protocol it would like to switch to, or None.
+    `upgrade` is the lower-cased protocol it would like to switch to, or None. `forwarded`: its
+    fields say what a proxy knows of the client; None until somebody has looked for them.
     """
 
     __slots__ = (
+        "forwarded",
         "headers",
         "method",
         "path",
@@ -37,6 +39,7 @@ class RequestHead:
     headers: Headers
     trailers: bool
     upgrade: bytes | None
+    forwarded: bool | None
 
 
 class Request:

@@ -7,6 +7,7 @@ a lookup costs 30 ns where the regular expression costs 250.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tidegate.errors import ApplicationError
 
@@ -78,19 +79,22 @@ def is_authority(value: bytes) -> bool:
 class Defaults:
     """The fields every response gets: `--header`, and server and date unless the application's own.
 
-    Shared by all connections of a worker, whose timer sets `date` once a second.
+    Shared by all connections of a worker, whose timer sets `date` once a second. `rendered` is
+    where an engine keeps whole heads that it made with them: emptied with every new date.
     """
 
-    __slots__ = ("block", "dateless", "extra", "server", "serverless")
+    __slots__ = ("block", "dateless", "extra", "rendered", "server", "serverless")
 
     def __init__(self, server: bytes = b"", extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.server = server
         self.extra = extra
+        self.rendered: dict[object, Any] = {}
         self.block = self.dateless = self.serverless = b""
         self.set_date(b"")
 
     def set_date(self, date: bytes) -> None:
         """Render the fields anew; an empty date is left out."""
+        self.rendered.clear()
         extra = b"".join(b"%b: %b\r\n" % pair for pair in self.extra)
         server = b"server: %b\r\n" % self.server if self.server else b""
         dated = b"date: %b\r\n" % date if date else b""

@@ -217,10 +217,10 @@ class TcpConnection:
         else:
             exchange.task = task
             site.floor.running.add(exchange)
-        floor = site.floor
-        floor.counters.requests += 1
-        if floor.counters.requests == floor.last_request:
-            floor.on_last_request()
+        counters = site.floor.counters
+        counters.requests = number = counters.requests + 1
+        if number == site.floor.last_request:
+            site.floor.on_last_request()
 
     def _admit(self, exchange: Exchange) -> bool:
         """See to a body, a deadline and a limit; False: the server was full and has said so."""

@@ -19,6 +19,7 @@ from tests.support.http1_drive import (
 from tidegate.errors import ApplicationError
 from tidegate.protocol.engine import Ending
 from tidegate.protocol.headers import Defaults
+from tidegate.protocol.http1.answering import HEADS, JOINED
 
 KEEP = b"Connection: keep-alive\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -289,6 +290,47 @@ def test_default_fields_and_the_applications_own() -> None:
     assert fields() == [date, server, extra], "one answer's fields are not the next one's"
     defaults.set_date(b"tomorrow")
     assert fields()[0] == (b"date", b"tomorrow")
+
+
+@pytest.mark.parametrize("headers", [LENGTH, [], [list(LENGTH[0])]], ids=["length", "no", "lists"])
+@pytest.mark.parametrize("status", [200, 204, 304])
+@pytest.mark.parametrize("method", ["as-is", "HEAD"])
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_head_that_another_request_was_given_before(
+    kind: str, method: str, status: int, headers: Pairs
+) -> None:
+    raw = REQUESTS[kind][0]
+    if method == "HEAD":
+        raw = b"HEAD" + raw[raw.index(b" ") :]
+    warm = Defaults(b"tidegate")
+    for known in (get(), b"HEAD" + get()[3:], get("/", b"", "1.0")):
+        sent(begun(known, defaults=warm), headers, b"foobar", status=status)
+    fresh = sent(begun(raw, defaults=Defaults(b"tidegate")), headers, b"foobar", status=status)
+    assert sent(begun(raw, defaults=warm), headers, b"foobar", status=status) == fresh
+
+
+def test_a_head_is_known_by_what_it_holds_and_not_by_its_list() -> None:
+    defaults = Defaults()
+    headers = [*LENGTH, (b"x-a", b"1")]
+    assert b"x-a: 1\r\n" in sent(begun(defaults=defaults), headers, b"foobar")
+    headers[1] = (b"x-a", b"2")
+    assert b"x-a: 2\r\n" in sent(begun(defaults=defaults), headers, b"foobar")
+    with pytest.raises(ApplicationError, match="line break"):
+        sent(begun(defaults=defaults), [*headers, (b"x-a", b"1\r\n")], b"foobar")
+    with pytest.raises(ApplicationError, match="must be an int"):
+        sent(begun(defaults=defaults), headers, b"foobar", status=200.0)  # type: ignore[arg-type]
+
+
+def test_heads_that_are_long_or_too_many_are_not_kept() -> None:
+    defaults = Defaults()
+    sent(begun(defaults=defaults), [*LENGTH, (b"x-long", b"a" * JOINED)], b"foobar")
+    assert not defaults.rendered
+    for number in range(HEADS + 9):
+        output = sent(begun(defaults=defaults), [*LENGTH, (b"x", b"%d" % number)], b"foobar")
+        assert b"x: %d\r\n" % number in output
+    assert len(defaults.rendered) == HEADS
+    defaults.set_date(b"today")
+    assert not defaults.rendered
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ connection lives on. Small pieces of a chunked body are gathered into one chunk 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tidegate.errors import ApplicationError
 from tidegate.protocol.engine import FileSlice, Output
@@ -24,6 +25,8 @@ LENGTH, CHUNKED, NO_BODY, DONE = (
     Framing.DONE,
 )
 BODILESS = frozenset((204, 304))
+HEADS = 512  # heads remembered, each for a second at most
+JOINED = 2048  # bytes of a head that is worth remembering, of a body that is copied behind its head
 JOIN_BOUND = 64 * 1024  # copying up to here costs less than a second buffer in the system call
 
 
@@ -44,6 +47,7 @@ class Answering:
         "_out_size",
         "_parsed",
         "_plain",
+        "_rendered",
         "_stream",
         "_to_send",
         "_trailer",
@@ -51,6 +55,7 @@ class Answering:
 
     def __init__(self, defaults: Defaults) -> None:
         self._defaults = defaults
+        self._rendered: dict[object, tuple[bytes, Framing, int]] = defaults.rendered
         # the request that is answered; plain: nothing stands against the next one after it
         self._stream = 0
         self._parsed = NO_REQUEST
@@ -99,6 +104,21 @@ class Answering:
             return
         if type(status) is not int:
             status = writer.check_status(status)
+        key = (status, *headers)
+        try:
+            known = self._rendered.get(key)
+        except TypeError:  # a pair that is a list
+            known = None
+        self._dropped = 0
+        self._trailer = b""
+        if known is None or not self._parsed.usual:
+            self._render_head(key)
+        else:
+            self._head, self._framing, self._to_send = known
+
+    def _render_head(self, key: tuple[Any, ...]) -> None:
+        """A head that was not sent within this second; an application repeats most of its own."""
+        status, *headers = key
         parsed = self._parsed
         lines = [writer.FINAL[status], self._defaults.block]
         length, flags = writer.read_fields(headers, lines)
@@ -121,9 +141,12 @@ class Answering:
             lines[1] = self._defaults.without(bool(flags & Flag.DATE), bool(flags & Flag.SERVER))
         lines.append(b"\r\n")
         self._framing = framing
-        self._dropped = 0
-        self._trailer = b""
-        self._head = b"".join(lines)
+        self._head = head = b"".join(lines)
+        if not flags and parsed.usual and len(head) <= JOINED and len(self._rendered) < HEADS:
+            try:
+                self._rendered[key] = (head, framing, self._to_send)
+            except TypeError:
+                pass  # the pair that is a list
 
     def _connection_field(self, end: bool) -> bytes:
         """The held head with what has to be said about the connection, which is known only now."""
@@ -139,19 +162,42 @@ class Answering:
         framing = self._framing
         if stream != self._stream or framing is DONE:
             return self._out_size
-        if framing is LENGTH:
-            size = len(data)
-            if size != self._to_send and (end or size > self._to_send):
-                self._break_promise(size)
-            self._to_send -= size
+        if framing is not LENGTH:
+            if framing is CHUNKED and not end and not self._head and type(data) is bytes:
+                # gathered: chunk boundaries mean nothing (RFC 9112 7.1)
+                if data:
+                    self._chunk.append(data)
+                    self._chunk_size += len(data)
+                return self._out_size + self._chunk_size
+            return self._send_unmeasured(data, end)
+        size = len(data)
+        if size != self._to_send and (end or size > self._to_send):
+            self._break_promise(size)
+        self._to_send -= size
         if self._head:
             head = self._head if self._plain else self._connection_field(end)
             self._head = b""
-            self._out.append(head)
-            self._out_size += len(head)
+            if size <= JOINED and type(data) is bytes:
+                data = head + data  # nearly every answer: one piece
+            else:
+                self._put(head)
+        self._out.append(data)
+        self._out_size += len(data)
+        if type(data) is not bytes:
+            self._files += 1
+        if end:
+            self._end_answer()
+        return self._out_size
+
+    def _send_unmeasured(self, data: bytes | FileSlice, end: bool) -> int:
+        """A piece of a body whose length was not promised, or that is not sent at all."""
+        framing = self._framing
+        if self._head:
+            self._put(self._head if self._plain else self._connection_field(end))
+            self._head = b""
         if framing is CHUNKED:
             if type(data) is bytes:
-                if data:  # gathered: chunk boundaries mean nothing (RFC 9112 7.1)
+                if data:
                     self._chunk.append(data)
                     self._chunk_size += len(data)
             else:

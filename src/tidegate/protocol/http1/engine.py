@@ -50,7 +50,7 @@ class Reading(enum.IntEnum):
     CLOSED = 5  # nothing more is read
 
 
-HEAD = Reading.HEAD
+HEAD, COMPLETE = Reading.HEAD, Reading.COMPLETE  # an Enum's members are looked up in Python
 
 
 class Http1Engine(Answering):
@@ -109,7 +109,7 @@ class Http1Engine(Answering):
 
     def receive(self, data: bytes) -> list[Event]:
         """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
-        if self._reading is HEAD and not self._buffer and len(data) <= REMEMBERED_HEAD:
+        if self.resting and len(data) <= REMEMBERED_HEAD:
             parsed = self._known.get(data)
             if parsed is not None:
                 return [self._begin_request(parsed)]
@@ -220,7 +220,7 @@ class Http1Engine(Answering):
         self.supports_early_hints = not parsed.old
         if parsed.plain and not self._stopping and not self._over:
             self._plain = self._keep = True
-            self._reading = Reading.COMPLETE
+            self._reading = COMPLETE
         else:
             self._plain = False
             self._begin_unusual(parsed)

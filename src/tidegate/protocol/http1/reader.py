@@ -266,9 +266,12 @@ def _body(
 
 
 class Parsed(RequestHead):
-    """A head and how its request is framed. `plain`: 1.1, kept alive, no body."""
+    """A head and how its request is framed.
 
-    __slots__ = ("end", "framing", "is_head", "old", "plain")
+    `plain`: 1.1, kept alive, no body. `usual`: neither 1.0 nor HEAD.
+    """
+
+    __slots__ = ("end", "framing", "is_head", "old", "plain", "usual")
 
     def __init__(self, line: RequestLine, headers: Headers, framing: Framing) -> None:
         self.method, self.raw_path, self.query, self.version, self.path, authority = line
@@ -279,9 +282,11 @@ class Parsed(RequestHead):
         self.headers = headers
         self.trailers = framing.trailers
         self.upgrade = framing.upgrade
+        self.forwarded = None
         self.framing = framing
         self.is_head = self.method == "HEAD"
         self.old = self.version == "1.0"
+        self.usual = not self.is_head and not self.old
         self.end = not (framing.length or framing.chunked)
         self.plain = self.end and not self.old and not framing.closes
 
