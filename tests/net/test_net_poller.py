@@ -322,6 +322,78 @@ def test_a_hang_up_nobody_watches_for_does_not_wake_the_loop(kind):
     room.close()
 
 
+# ---------------------------------------------------------------------------------- a batch's end
+
+
+class Batch:
+    """Handlers that write down when they are told, and when their batch has ended."""
+
+    def __init__(self, room, count):
+        self.diary = []
+        self.now = 5.0
+        room.poller._read = lambda: self.now
+        self.takes = dict.fromkeys(range(count), 0.0)  # seconds each one takes
+        self.bugs = set()
+        self.members = [self._make(room, name) for name in range(count)]
+
+    def _make(self, room, name):
+        handler, client = room.pair()
+
+        def on_read():
+            self.diary.append(f"read {name}")
+            self.now += self.takes[name]
+            room.poller.batch.append(handler)
+
+        def on_batch_end():
+            self.diary.append(f"end {name}")
+            if name in self.bugs:
+                raise RuntimeError("a bug")
+
+        handler.on_read, handler.on_batch_end = on_read, on_batch_end
+        client.send(b"x")
+        return handler
+
+
+@pytest.fixture
+def batches():
+    made = Room("epoll")
+    yield made
+    made.close()
+    assert made.errors == []
+
+
+def test_the_end_of_a_batch_is_told_once_when_all_have_had_their_turn(batches):
+    batch = Batch(batches, 3)
+    batches.turn()
+    assert batch.diary == ["read 0", "read 1", "read 2", "end 0", "end 1", "end 2"]
+    batches.turn()
+    assert len(batch.diary) == 6
+
+
+def test_nobody_waits_long_for_the_others_of_a_batch(batches):
+    batch = Batch(batches, 5)
+    batch.takes[1] = epoll_module.PATIENCE * 1.5
+    batch.takes[3] = epoll_module.PATIENCE * 0.9
+    batches.turn()
+    assert batch.diary == [
+        "read 0", "read 1", "end 0", "end 1", "read 2", "read 3", "read 4", "end 2", "end 3", "end 4"
+    ]  # fmt: skip
+
+
+def test_a_bug_at_the_end_of_a_batch_is_one_handler_s_own_affair(batches):
+    batch = Batch(batches, 3)
+    batch.bugs = {1}
+    batches.turn()
+    assert batch.diary[3:] == ["end 0", "end 1", "end 2"]
+    assert [len(member.errors) for member in batch.members] == [0, 1, 0]
+
+
+def test_where_every_handler_has_a_callback_of_its_own_there_is_no_batch():
+    room = Room("reader")
+    assert room.poller.batch is None
+    room.close()
+
+
 # ---------------------------------------------------------------------------------- the choice
 
 

@@ -289,7 +289,7 @@ def test_past_limit_concurrency_there_is_a_503_and_afterwards_none():
             assert served(peer)
 
 
-@pytest.mark.parametrize("where", ["_turn", "_settle", "flush"])
+@pytest.mark.parametrize("where", ["_handle", "_settle", "flush"])
 def test_a_bug_in_a_handler_ends_that_connection_alone(where):
     with station(ok) as server:
         first, second = server.accept(), server.accept()

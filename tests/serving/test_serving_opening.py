@@ -13,6 +13,8 @@ from tests.support.apps import answer
 from tests.support.clock import station
 from tests.support.tls import Files, client_context
 
+from tidegate.serving.tcp import LINGER_BOUND
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n"
 V2 = (
@@ -268,6 +270,21 @@ def test_plain_http_with_any_method_is_told_so(method, tls):
         peer = server.accept()
         peer.send(GET.replace(b"GET", method))
         assert peer.finish().startswith(b"HTTP/1.1 400 ")
+
+
+def test_who_spoke_plain_http_is_counted_and_bound_in_time_and_bytes(tls):
+    with station(who, timeout_linger=2, **tls) as server:
+        patient, busy = server.accept(), server.accept()
+        patient.send(GET)
+        patient.expect(b"connection: close\r\n")
+        busy.send(GET)
+        busy.expect(b"connection: close\r\n")
+        assert len(server.floor.connections) == 2
+        assert busy.stuff(bytes(2 * LINGER_BOUND)) < 2 * LINGER_BOUND
+        assert server.floor.connections == {patient.connection}
+        server.advance(3)
+        assert not server.floor.connections
+        assert "timeout_tls_handshake" not in server.fired
 
 
 def test_plain_http_behind_a_proxy_header_is_told_so(tls):

@@ -50,6 +50,23 @@ async def listener(scope, receive, send):
 # ---------------------------------------------------------------------------------- writing
 
 
+def test_answers_of_one_batch_leave_together():
+    seen = []
+
+    async def looks(scope, receive, send):
+        seen.append([bytes(peer.look()) for peer in peers])
+        await ok(scope, receive, send)
+
+    with station(looks, poller="epoll") as server:
+        server.site.poller._read = lambda: server.now
+        peers = [server.accept() for _ in range(3)]
+        for peer in peers:
+            peer.sock.send(GET)
+        for peer in peers:
+            peer.expect(OK)
+        assert seen == [[b""] * 3] * 3
+
+
 def test_an_answer_leaves_in_one_write():
     async def pieces(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from tidegate.errors import ConfigurationError
@@ -25,10 +26,21 @@ class Handler(Protocol):
     def on_error(self, error: Exception) -> None: ...
 
 
+class Corked(Protocol):
+    """A handler with something left to write when the others of its batch have had their turn."""
+
+    def on_batch_end(self) -> None: ...
+    def on_error(self, error: Exception) -> None: ...
+
+
 class Poller(Protocol):
-    """Level-triggered: a handler is told again until it has read what is there."""
+    """Level-triggered: a handler is told again until it has read what is there.
+
+    `batch`: who is told of the end of the batch under way; None where there are no batches.
+    """
 
     name: str
+    batch: list[Corked] | None
 
     def add(self, fd: int, handler: Handler) -> None: ...
     def watch(self, fd: int, read: bool, write: bool) -> None: ...
@@ -40,6 +52,7 @@ class ReaderPoller:
     """One `add_reader` per descriptor; `tick` is called before a handler is."""
 
     name = "reader"
+    batch: list[Corked] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tick: Callable[[], object]) -> None:
         self._loop = loop
@@ -90,12 +103,20 @@ class ReaderPoller:
             handler.on_error(error)
 
 
-def choose(kind: str, loop: asyncio.AbstractEventLoop, tick: Callable[[], object]) -> Poller:
-    """The poller for `--poller`: "auto" takes epoll where the kernel has it."""
+def choose(
+    kind: str,
+    loop: asyncio.AbstractEventLoop,
+    tick: Callable[[], object],
+    read: Callable[[], float] = monotonic,
+) -> Poller:
+    """The poller for `--poller`: "auto" takes epoll where the kernel has it.
+
+    `tick` is called before the handlers are; `read` tells the time.
+    """
     if kind != "reader" and hasattr(select, "epoll"):
         from tidegate.net.epoll import EpollPoller
 
-        return EpollPoller(loop, tick)
+        return EpollPoller(loop, tick, read)
     if kind == "epoll":
         raise ConfigurationError(
             "--poller epoll needs Linux: this system has no epoll", "Use --poller auto."

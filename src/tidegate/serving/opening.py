@@ -7,7 +7,6 @@ to read from the socket itself.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import socket
 from typing import TYPE_CHECKING, Any
@@ -137,7 +136,7 @@ class Opening:
             self._site.service.log.debug("TLS handshake with %s failed: %s", self._client, error)
             self._site.floor.counters.fire("tls_handshake")
             if error.plain_http:
-                self._answer_plainly(tls)
+                self._answer_plainly()
             else:
                 self._connection.close()
             return
@@ -150,17 +149,10 @@ class Opening:
         if tls.more:
             self._connection.on_readable()  # the first request has come with the handshake
 
-    def _answer_plainly(self, tls: TlsSocket) -> None:
+    def _answer_plainly(self) -> None:
         """Somebody speaks HTTP to a TLS port: tell them in words they can read."""
         refusal = Refusal(400, "this port speaks HTTPS, use https://", "RFC 9110 4.2.2")
-        answer = render_refusal(refusal, self._site.defaults)
-        plain = self._connection.release(tls)
-        try:
-            plain.send(answer)
-            plain.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-        Farewell(self._site.service.loop, plain, self._site.terms.linger)
+        self._connection.decline(render_refusal(refusal, self._site.defaults))
 
     def _origin(self, scheme: str, detail: TlsDetail | None) -> Origin:
         site = self._site
@@ -187,28 +179,3 @@ def _extension(detail: TlsDetail) -> dict[str, Any]:
         "tls_version": detail.tls_version,
         "cipher_suite": detail.cipher_suite,
     }
-
-
-class Farewell:
-    """A socket that has been answered and is only waited for, so that no reset eats the answer."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, linger: float) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._timer = loop.call_later(linger, self._close)
-        loop.add_reader(sock.fileno(), self._discard)
-
-    def _discard(self) -> None:
-        try:
-            if self._sock.recv(65536):
-                return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        self._close()
-
-    def _close(self) -> None:
-        self._timer.cancel()
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()

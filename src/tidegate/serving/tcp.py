@@ -9,22 +9,19 @@ end of that loop turn. The next pipelined request is begun only here, never insi
 
 from __future__ import annotations
 
-import asyncio
-import enum
 import socket
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tidegate.asgi.exchange import HIGH_WATER, Exchange
 from tidegate.asgi.scope import Origin, http_scope
+from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
-from tidegate.protocol.engine import Ending, Engine, Waiting
+from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
-from tidegate.serving.outbox import FileFailedError, Outbox
-from tidegate.serving.patience import Patience
 from tidegate.serving.site import Site
+from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
     from tidegate.net.tls_socket import TlsSocket
@@ -34,62 +31,43 @@ BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system ca
 SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
 LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
-
 BETWEEN = (Waiting.IDLE, Waiting.HEAD)  # no request is under way
-READING = (True, False)  # what is watched most of the time: (readable, writable)
 
 
-class Phase(enum.IntEnum):
-    OPEN = 0
-    OPENING = 1  # a PROXY header or a TLS handshake comes first (serving/opening.py)
-    LINGERING = 2  # our side is shut, input is discarded (RFC 9112 9.6)
-    CLOSED = 3
-
-
-class TcpConnection:
+class TcpConnection(Writing):
     """See the module. `deadline` is when the sweep shall look at it next."""
 
     # fmt: off
     __slots__ = (
-        "_clock", "_drained", "_exchange", "_fd", "_origin", "_outbox", "_patience", "_phase",
-        "_read_size", "_recv", "_site", "_sock", "_tls", "_watched", "begun", "deadline", "engine",
-        "eof", "flush_due", "idle_since", "opening", "received",
+        "_batch", "_exchange", "_fd", "_origin", "_read_size", "_recv", "_sock", "_tls", "begun",
+        "eof", "opening", "received",
     )
     # fmt: on
 
     def __init__(self, site: Site, sock: socket.socket) -> None:
-        self._site = site
-        self._clock = site.service.clock
+        super().__init__(site, sock)
+        self._batch = site.poller.batch
         self._sock: socket.socket | TlsSocket = sock
         self._fd = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
         self._tls: TlsSocket | None = None
-        self._phase = Phase.OPENING
-        self._watched = READING
         self._read_size = READ_SIZE
         self._exchange: Exchange | None = None
-        self._outbox = Outbox(sock)
-        self._drained: list[asyncio.Future[None]] = []
-        self._patience = Patience(site.terms, self._clock.now)
-        self.idle_since = 0.0  # 0: no request yet
-        self.deadline = self._patience.first_deadline
-        self.engine: Engine
         self.begun = 0  # requests
         self.eof = False
-        self.flush_due = False
         self.received = 0
         self.opening: Any = None
+        site.poller.add(self._fd, self)
+        site.deadlines.add(self)
         site.floor.connections.add(self)
         site.floor.counters.connections += 1
-        site.deadlines.add(self)
-        site.poller.add(self._fd, self)
 
     def open(self, origin: Origin, tls: TlsSocket | None, alpn: str | None) -> None:
         """From here on HTTP is spoken."""
         if tls is not None:
             self._tls = tls
             self._recv = tls.recv
-            self._outbox = Outbox(tls)
+            self._write_through(tls)
         self._origin = origin
         self.opening = None
         self._phase = Phase.OPEN
@@ -106,13 +84,17 @@ class TcpConnection:
             self._watched = (False, True) if write else READING
             self._site.poller.watch(self._fd, not write, write)
 
-    def release(self, tls: TlsSocket) -> socket.socket:
-        """End this connection, but not its socket."""
-        self._site.poller.remove(self._fd)
-        self._phase = Phase.CLOSED
-        self._site.deadlines.discard(self)
-        self._site.floor.leave(self)
-        return tls.release()
+    def decline(self, answer: bytes) -> None:
+        """A peer that speaks no TLS on a port for it: tell it in plain words, and no more."""
+        assert not isinstance(self._sock, socket.socket)
+        self._sock = plain = self._sock.release()
+        self._recv = plain.recv
+        try:
+            plain.send(answer)
+        except OSError:
+            self.close()
+        else:
+            self._linger()
 
     # ------------------------------------------------------------------------ reading
 
@@ -132,16 +114,20 @@ class TcpConnection:
             return
         if data:
             self.received += len(data)
-            self._turn(self.engine.receive(data))
+            self._handle(self.engine.receive(data))
         elif self.eof:
             self.close()  # a hang-up, reported though reading had ended: nobody is there
             return
         else:
             self.eof = True
-            self._turn(self.engine.receive_eof())
-            return
+            self._handle(self.engine.receive_eof())
         if self._tls is not None and self._tls.more:
+            self.on_batch_end()
             self._read_more(self._tls)
+        elif self._batch is None:
+            self.on_batch_end()
+        else:
+            self._batch.append(self)
 
     def _read_more(self, tls: TlsSocket) -> None:
         """What TLS has taken in already, where no poller sees it; within a share of the batch."""
@@ -161,19 +147,25 @@ class TcpConnection:
         self.flush_soon()
 
     def _turn(self, events: list[Event]) -> None:
-        """Route events, and go on with what the engine has buffered; then write."""
+        self._handle(events)
+        self.on_batch_end()
+
+    def _handle(self, events: list[Event]) -> None:
+        """Route events, and go on with what the engine has buffered; what is said leaves later."""
         self.flush_due = True
         for event in events:
             if type(event) is Request:
                 self._begin(event)
             else:
                 self._route(event)
-        engine = self.engine
-        if engine.stalled:
+        if self.engine.stalled:
             self._go_on()
+
+    def on_batch_end(self) -> None:
+        """Write what the turn has brought, and see what is awaited next."""
         self.flush_due = False
         self.flush()
-        if engine.resting and self._watched is READING:
+        if self.engine.resting and self._watched is READING:
             self.idle_since = self._clock.now
         elif not self._phase:
             self._settle()
@@ -242,16 +234,6 @@ class TcpConnection:
 
     # ------------------------------------------------------------------------ writing
 
-    @property
-    def backlog(self) -> int:
-        return self._outbox.backlog
-
-    def flush_soon(self) -> None:
-        """At the end of this callback or loop turn."""
-        if not self.flush_due:
-            self.flush_due = True
-            self._site.service.loop.call_soon(self._on_flush_due)
-
     def _on_flush_due(self) -> None:
         self.flush_due = False
         if self._phase:
@@ -264,37 +246,6 @@ class TcpConnection:
         except Exception as error:
             self.on_error(error)
 
-    def finish(self) -> None:
-        """An answer is complete: write it now, leave what follows from it to the loop's turn."""
-        self.flush()
-        if self.engine.resting and self._watched is READING:
-            self.idle_since = self._clock.now
-        else:
-            self.flush_soon()
-
-    def flush(self) -> None:
-        """Write what the engine has, as far as the kernel takes it."""
-        if self._phase:
-            return
-        outbox = self._outbox
-        try:
-            if outbox.backlog and not outbox.resume():
-                return
-            output = self.engine.take_output()
-            if output:
-                outbox.write(output)
-                if outbox.backlog:
-                    self._on_backlog()
-        except FileFailedError as error:
-            self._site.service.log.error("A file could not be sent to its end: %s", error)
-            self.abort("a file could not be sent")
-        except OSError:
-            self.close()
-
-    def _on_backlog(self) -> None:
-        self.deadline = min(self.deadline, self._patience.on_backlog(self._clock.now, self.taken))
-        self._watch()
-
     def on_writable(self) -> None:
         if self._phase:
             if self._phase is Phase.OPENING:
@@ -303,15 +254,6 @@ class TcpConnection:
         self.flush()
         if self._phase is Phase.OPEN:
             self._settle()
-
-    def drained(self) -> asyncio.Future[None]:
-        """Done once the backlog is gone, or the connection is."""
-        future = self._site.service.loop.create_future()
-        if self._phase is Phase.OPEN and self._outbox.backlog:
-            self._drained.append(future)
-        else:
-            future.set_result(None)
-        return future
 
     def _settle(self) -> None:
         """After writing: see what is awaited, or whether this is the end."""
@@ -346,12 +288,6 @@ class TcpConnection:
                     self.flush_soon()  # what TLS holds no poller sees
             self._watched = READING if read and not write else (read, write)
             self._site.poller.watch(self._fd, read, write)
-
-    def _wake_drained(self) -> None:
-        while self._drained:
-            future = self._drained.pop()
-            if not future.done():
-                future.set_result(None)
 
     # ------------------------------------------------------------------------ ends
 
@@ -433,13 +369,7 @@ class TcpConnection:
             return
         self._site.service.log.debug("Connection of %s reset: %s", self._origin.client, reason)
         if self._tls is None:  # over TLS a close without close_notify says the same
-            try:
-                # SO_LINGER on, 0 seconds: the kernel drops what is queued and sends RST
-                self._sock.setsockopt(  # type: ignore[union-attr]
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-            except OSError:
-                pass
+            reset_on_close(self._sock)  # type: ignore[arg-type]
         self.close()
 
     def _lose_exchange(self) -> None:
@@ -494,7 +424,3 @@ class TcpConnection:
     @property
     def reading(self) -> bool:
         return self._watched[0]
-
-    @property
-    def taken(self) -> int:
-        return self._outbox.taken()

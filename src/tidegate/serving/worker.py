@@ -70,7 +70,7 @@ class Worker:
         self._lifespan = Lifespan(app, config.lifespan, self._context, log)  # type: ignore[arg-type]
         self._stopping = self._loop.create_future()
         self._forced = self._loop.create_future()
-        self._poller = choose(config.poller, self._loop, self.clock.tick)
+        self._poller = choose(config.poller, self._loop, self.clock.tick, self.clock.read)
         self._deadlines = Deadlines(self._loop, self._on_sweep)
         self._defaults = Defaults(b"tidegate" if config.server_header else b"", _extra(config))
         self._dated = 0
