@@ -11,9 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.tls import connect
 
+from tidegate.asgi.service import Clock
 from tidegate.protocol.engine import FileSlice
 from tidegate.serving import outbox as outbox_module
-from tidegate.serving.outbox import FILE_BOUND, IOV_BOUND, FileFailedError, Outbox
+from tidegate.serving.outbox import (
+    FILE_BOUND,
+    IOV_BOUND,
+    LATE_SHARE,
+    SHARE,
+    TURN,
+    FileFailedError,
+)
+from tidegate.serving.outbox import Outbox as OutboxWithClock
+
+
+def Outbox(sock, clock=None):
+    """One whose batch has only just begun, for ever."""
+    return OutboxWithClock(sock, clock or Clock(lambda: 7.0))
 
 
 class Taking:
@@ -57,7 +71,7 @@ class PlainKernel(Taking, socket.socket):
         self.start(takes)
 
 
-def drain(outbox: Outbox) -> None:
+def drain(outbox: OutboxWithClock) -> None:
     for _ in range(10_000):
         if outbox.resume():
             return
@@ -205,9 +219,6 @@ def test_a_file_that_ends_short_is_no_answer(file, pair, plain):
         outbox.write([FileSlice(fd, len(content) - 5, 10)])
 
 
-TURN = 4 << 20  # bytes that one call may write at most, whatever the kernel takes
-
-
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_file_leaves_others_their_turn(file, pair, plain, monkeypatch):
     """A peer that takes all it is given must not be served its whole file in one go."""
@@ -217,7 +228,7 @@ def test_a_file_leaves_others_their_turn(file, pair, plain, monkeypatch):
     monkeypatch.setattr(outbox_module.os, "pread", lambda fd, count, at: bytes(count))
     outbox = Outbox(pair[0] if plain else Kernel())
     outbox.write([FileSlice(fd, 0, size)])
-    assert outbox.sent <= TURN
+    assert outbox.sent <= SHARE
     assert outbox.backlog == size - outbox.sent
 
 
@@ -227,6 +238,41 @@ def test_bytes_leave_others_their_turn(output, kind):
     """50 requests for 100 MB in one batch: what 50 kernels' buffers take is copied before the 51st."""
     outbox = Outbox(kind())
     outbox.write(output)
-    assert outbox.sent <= TURN
+    assert outbox.sent <= SHARE
     drain(outbox)
     assert outbox.sent == 16 << 20
+
+
+class Late:
+    """A clock that has moved on by so much since the batch began, and with every piece written."""
+
+    def __init__(self, since, each=0.0):
+        self.now, self._time, self._each = 100.0, 100.0 + since, each
+
+    def read(self):
+        self._time += self._each
+        return self._time
+
+
+@pytest.mark.parametrize("kind", [Kernel, PlainKernel])
+@pytest.mark.parametrize("output", [[bytes(16 << 20)], [bytes(1 << 16)] * 256])
+def test_who_comes_late_in_a_long_batch_writes_little(output, kind):
+    outbox = Outbox(kind(), Late(2 * TURN))
+    outbox.write(output)
+    assert 0 < outbox.sent <= LATE_SHARE
+    drain(outbox)
+    assert outbox.sent == 16 << 20
+
+
+def test_who_comes_late_with_a_file_writes_little_of_it(file, pair):
+    fd, content = file
+    outbox = Outbox(pair[0], Late(2 * TURN))
+    outbox.write([FileSlice(fd, 0, len(content))])
+    assert 0 < outbox.sent <= LATE_SHARE
+
+
+@pytest.mark.parametrize("kind", [Kernel, PlainKernel])
+def test_a_batch_that_grows_long_under_one_writer_is_cut(kind):
+    outbox = Outbox(kind(), Late(0.0, each=TURN * 0.4))
+    outbox.write([bytes(100)] * (IOV_BOUND * 9))
+    assert outbox.sent == 2 * IOV_BOUND * 100

@@ -52,7 +52,7 @@ class Writing:
         self._site = site
         self._clock = site.service.clock
         self._phase = Phase.OPENING
-        self._outbox = Outbox(sock)
+        self._outbox = Outbox(sock, self._clock)
         self._drained: list[asyncio.Future[None]] = []
         self._patience = Patience(site.terms, self._clock.now)
         self._watched = READING
@@ -63,7 +63,7 @@ class Writing:
 
     def _write_through(self, tls: TlsSocket) -> None:
         """From here on everything is encrypted."""
-        self._outbox = Outbox(tls)
+        self._outbox = Outbox(tls, self._clock)
 
     @property
     def backlog(self) -> int:
