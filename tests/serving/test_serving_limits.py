@@ -18,7 +18,14 @@ from tests.support.clock import PATIENCE, station
 from tests.support.raw import RawClient
 
 from tidegate.protocol.http1.engine import PIPELINE_BOUND, UNREAD_BOUND
-from tidegate.serving.tcp import BODY_READ_SIZE, READ_SIZE, SHARE, TcpConnection
+from tidegate.serving.site import TURN
+from tidegate.serving.tcp import (
+    BODY_READ_SIZE,
+    LATE_READ_SIZE,
+    READ_SIZE,
+    SHARE,
+    TcpConnection,
+)
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"content-length: 2\r\n\r\nok"
@@ -125,6 +132,45 @@ def test_who_pipelines_without_end_leaves_others_their_turn():
         server.until(lambda: OK in other.look())
         assert app.asked.index("/other") <= 4 * SHARE
         assert app.asked.count("/greedy") < 4000
+
+
+def come_late(server, peer):
+    """Serve it as the last of a long batch; returns how many requests and bytes that was."""
+    connection = peer.connection
+
+    async def batch():
+        server.worker.clock.now = server.now - 2 * TURN  # when it began
+        begun, received = connection.begun, connection.received
+        connection.on_readable()
+        if server.site.poller.batch is not None:
+            server.site.poller._end_batch()
+        return connection.begun - begun, connection.received - received
+
+    return server.loop.run_until_complete(batch())
+
+
+def test_who_comes_late_in_a_long_batch_begins_one_request():
+    app = Paths()
+    with station(app) as server:
+        late = server.accept()
+        late.sock.send(GET * 9)
+        assert come_late(server, late)[0] == 1
+        server.until(lambda: late.look().count(OK) == 9)
+        assert len(app.asked) == 9
+
+
+def test_who_comes_late_in_a_long_batch_reads_less_of_a_body():
+    async def reads(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await ok(scope, receive, send)
+
+    with station(reads) as server:
+        late = server.accept()
+        late.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        late.sock.send(bytes(100_000))
+        assert come_late(server, late)[1] == LATE_READ_SIZE
+        late.expect(OK)
 
 
 def test_a_client_who_reads_gets_all_its_pipelined_answers():

@@ -19,10 +19,10 @@ from tidegate.serving.outbox import (
     IOV_BOUND,
     LATE_SHARE,
     SHARE,
-    TURN,
     FileFailedError,
 )
 from tidegate.serving.outbox import Outbox as OutboxWithClock
+from tidegate.serving.site import TURN
 
 
 def Outbox(sock, clock=None):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tidegate.protocol.engine import FileSlice, Output
+from tidegate.serving.site import TURN
 
 if TYPE_CHECKING:
     from tidegate.asgi.service import Clock
@@ -26,8 +27,7 @@ IOV_BOUND = 64  # buffers in one sendmsg; the kernel's own bound is 1024
 # Bytes written in one go at most. The more in one system call the better (a download of 10 MiB
 # costs a tenth more in pieces of 256 KiB), but 4 MiB are 2 ms of copying while all others wait.
 SHARE = 4 * 1024 * 1024
-TURN = 0.005  # seconds into a batch from which on a connection has
-LATE_SHARE = 128 * 1024  # this much instead, in one system call
+LATE_SHARE = 128 * 1024  # for who comes late in a batch: this much, in one system call
 FILE_BOUND = 1024 * 1024  # bytes of a file in one sendfile
 READ_BOUND = 64 * 1024  # bytes of a file read for TLS at once: what a TLS socket takes (its WINDOW)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tidegate.net.tls import Certificates
     from tidegate.serving.tcp import TcpConnection
 
+TURN = 0.005  # seconds into a batch from which on a connection gets less of it: others are waiting
+
 
 class Terms(NamedTuple):
     """How long a peer is waited for (seconds), and how fast it must be (bytes a second)."""

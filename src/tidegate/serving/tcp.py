@@ -20,7 +20,7 @@ from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
-from tidegate.serving.site import Site
+from tidegate.serving.site import TURN, Site
 from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 * 1024
 BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
+LATE_READ_SIZE = 16 * 1024  # for who comes late in a batch
 SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
 LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
@@ -105,8 +106,11 @@ class TcpConnection(Writing):
             elif self._phase is Phase.LINGERING:
                 self._discard()
             return
+        size = self._read_size
+        if size != READ_SIZE and self._clock.read() > self._clock.now + TURN:
+            size = LATE_READ_SIZE
         try:
-            data = self._recv(self._read_size)
+            data = self._recv(size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -173,8 +177,11 @@ class TcpConnection(Writing):
     def _go_on(self) -> None:
         """Pipelined requests: one after the other, while each is answered and taken at once."""
         engine = self.engine
+        clock = self._clock
         for _ in range(SHARE):
             if not engine.stalled or engine.ending is not Ending.NO or self._phase:
+                return
+            if clock.read() > clock.now + TURN:
                 return
             if engine.queued(0) > HIGH_WATER:
                 self.flush()

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tidegate.protocol.engine import Limits
-from tidegate.protocol.http1.chunked import EXTENSIONS_BOUND, LINE_BOUND, ChunkedBody, Stage
+from tidegate.protocol.http1.chunked import (
+    EXTENSIONS_BOUND,
+    LINE_BOUND,
+    SIZES,
+    ChunkedBody,
+    Stage,
+    _sizes,
+)
 from tidegate.protocol.http1.reader import Refusal
 
 SMALL = Limits(header_size=50, header_count=3, body_size=20)
@@ -121,3 +128,45 @@ def test_data_passes_through_without_a_copy() -> None:
     reader.receive(b"100000\r\n")
     data = b"a" * 1000
     assert reader.receive(data)[0] is data
+
+
+# ---------------------------------------------------------------------------------- the quick road
+
+
+def known(*sizes: bytes) -> None:
+    """Let the reader meet these sizes, so that it knows them from here on."""
+    for size in sizes:
+        decoded(size + b"\r\n", 1 << 20, Limits())
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 300])
+def test_sizes_met_before_give_the_same_body_however_it_is_cut(length: int) -> None:
+    body = b"0123456789abcdef\r\n" * 40
+    size = b"%x" % length
+    known(size)
+    pieces = [body[at : at + length] for at in range(0, len(body) - length + 1, length)]
+    raw = b"".join(b"%b\r\n%b\r\n" % (size, piece) for piece in pieces) + LAST + b"GET"
+    for step in (1, 2, 3, 5, 7, 11, 64, len(raw)):
+        assert decoded(raw, step, Limits()) == (b"".join(pieces), b"GET", True)
+
+
+@steps
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"x\r\n", b"\r\r\n", b" \r\n"])
+def test_a_known_size_does_not_excuse_what_follows_the_data(step: int, end: bytes) -> None:
+    known(b"3")
+    raw = b"3\r\nabc" + end + b"3\r\nabc\r\n" + LAST
+    assert refusal(raw, step) == (400, "chunk data is not followed by CRLF")
+
+
+@steps
+def test_known_sizes_add_up_to_the_limit(step: int) -> None:
+    known(b"5")
+    assert decoded(b"5\r\nhello\r\n" * 4 + LAST, step)[0] == b"hello" * 4
+    assert refusal(b"5\r\nhello\r\n" * 5 + LAST, step)[0] == 413
+
+
+def test_few_sizes_are_remembered() -> None:
+    for size in range(1, 3 * SIZES):
+        known(b"%x" % size, b"%09x" % size, b"%x;a" % size)
+    assert len(_sizes) <= SIZES
+    assert all(len(size) <= 8 and b";" not in size for size in _sizes)

