@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import ssl
@@ -13,6 +14,9 @@ from tests.support.apps import answer
 from tests.support.clock import station
 from tests.support.tls import Files, client_context
 
+from tidegate.net.tasks import EAGER
+from tidegate.protocol.http1 import engine as http1
+from tidegate.serving import tcp
 from tidegate.serving.tcp import LINGER_BOUND
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -229,6 +233,65 @@ def test_a_request_that_comes_with_the_handshakes_end_is_answered(tls, context):
         peer.received.clear()
         talker.tls.do_handshake()
         assert seen(talker.ask(GET))["scheme"] == "https"  # Finished and request in one piece
+
+
+def test_what_tls_holds_is_read_on_once_the_application_goes_on(tls, context, monkeypatch):
+    """It has left the socket, so no poller will tell of it."""
+    monkeypatch.setattr(tcp, "READ_SIZE", 4096)
+    monkeypatch.setattr(tcp, "BODY_READ_SIZE", 4096)
+    monkeypatch.setattr(http1, "UNREAD_BOUND", 8192)
+    gate = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        await gate.wait()
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        await answer(send, 200, [], b"{%d}" % size)
+
+    with station(waits, **tls) as server:
+        peer = server.accept()
+        talker = Talker(server, peer, context)
+        peer.send(talker.begin())
+        talker.handshake()
+        lines = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n"
+        talker.tls.write(lines + bytes(40000))
+        peer.send(talker.outgoing.read())
+        server.until(lambda: not peer.connection.reading)
+        assert peer.connection._tls.more
+        assert peer.unread == 0
+        gate.set()
+        assert b"{40000}" in talker.ask(b"")
+
+
+def test_requests_that_tls_holds_are_read_once_the_answers_before_them_are_taken(
+    tls, context, monkeypatch
+):
+    monkeypatch.setattr(tcp, "READ_SIZE", 4096)
+    size, asked = 1 << 20, []
+
+    async def large(scope, receive, send):
+        asked.append(scope["path"])
+        await answer(send, 200, [(b"content-length", b"%d" % size)], bytes(size))
+
+    with station(large, **tls) as server:
+        peer = server.accept(small=True)
+        talker = Talker(server, peer, context)
+        peer.send(talker.begin())
+        talker.handshake()
+        request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Pad: %b\r\n\r\n"
+        talker.tls.write(request % bytes(b"a" * (4096 - len(request) + 2)) * 3)
+        peer.send(talker.outgoing.read())
+        server.until(lambda: not peer.connection.reading)
+        if EAGER:  # otherwise all three are read before the first is answered
+            assert asked == ["/"]
+            assert peer.connection._tls.more
+        assert peer.unread == 0
+        got = 0
+        while got < 3 * size:
+            got += len(talker._until(lambda: talker.tls.read(65536)))
+        assert asked == ["/"] * 3
 
 
 def test_nobody_is_left_behind_by_a_handshake_that_fails(tls, context):
