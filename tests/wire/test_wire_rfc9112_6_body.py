@@ -235,11 +235,31 @@ class TestResponseLength:
             assert b"keep-alive" in client.read_response("HEAD").tokens(b"connection")
             assert client.read_response().body == b"ok"
 
-    def test_refused_head_has_no_body_either(self, replies: Served[Replies]) -> None:
+    @pytest.mark.parametrize(
+        ("raw", "status"),
+        [
+            (b"HEAD / HTTP/1.1\r\n\r\n", 400),  # no Host
+            (b"HEAD /a b HTTP/1.1\r\n\r\n", 400),
+            (b"HEAD /\x01 HTTP/1.1\r\n\r\n", 400),
+            (b"HEAD / HTTP/1.1\nHost: a\n\n", 400),
+            (b"HEAD / HTTP/3.0\r\n\r\n", 505),
+            (b"HEAD /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+            (b"HEAD /" + b"a" * 9000, 414),
+        ],
+    )
+    def test_refused_head_has_no_body_either(
+        self, replies: Served[Replies], raw: bytes, status: int
+    ) -> None:
         with replies.connect() as client:
-            client.send(b"HEAD / HTTP/1.1\r\n\r\n")
-            assert client.read_response("HEAD").status == 400
+            client.send(raw)
+            assert client.read_response("HEAD").status == status
             assert client.read_eof() == b""
+
+    @pytest.mark.parametrize("method", [b"HEADS", b"GET"])
+    def test_whoever_else_is_refused_is_told_why(
+        self, replies: Served[Replies], method: bytes
+    ) -> None:
+        assert replies.ask(method + b" /a b HTTP/1.1\r\n\r\n").body != b""
 
     def test_strict_reader_sees_a_cut_answer(self, replies: Served[Replies]) -> None:
         """The judge must be able to condemn: half an answer is no answer."""

@@ -300,7 +300,7 @@ class Http1Engine(Answering):
     def _refuse(self, refusal: Refusal) -> Fault:
         """Nothing more is read; the error is the answer, if none has begun to leave."""
         stream = self._stream if self._reading in (Reading.FIXED, Reading.CHUNKED) else 0
-        bodiless = self._parsed.is_head if self._scanner is None else self._scanner.method == "HEAD"
+        bodiless = self._parsed.is_head if self._scanner is None else self._scanner.asks_head
         self._reading = Reading.CLOSED
         self._buffer.clear()
         self._scanner = None

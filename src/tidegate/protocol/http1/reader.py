@@ -336,8 +336,8 @@ class HeadScanner:
         "_line_seen",
         "_scanned",
         "_start",
+        "asks_head",
         "begin",
-        "method",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -348,7 +348,7 @@ class HeadScanner:
         self._line_seen = False
         self._fields = 0
         self._blank = 0
-        self.method = ""  # known once the request line is: a refusal of HEAD has no body
+        self.asks_head = False  # whose refusal has no body, though its line be the fault
 
     def scan(self, buffer: bytearray) -> int | None:
         """The offset behind the head's empty line, None while it has not come; raises Refusal."""
@@ -378,11 +378,12 @@ class HeadScanner:
                 raise Refusal(400, "blank lines without end", "RFC 9112 2.2")
             self.begin = self._start
         else:
+            self._see_method(line)
             check_method_start(line)
             check_line_size(len(line), self._limits)
             if not line.endswith(b"\r\n"):
                 raise Refusal(400, "a line ends in a bare CR or LF", "RFC 9112 2.2")
-            self.method = parse_request_line(line[:-2]).method
+            parse_request_line(line[:-2])
             self._line_seen = True
 
     def _check_partial(self, buffer: bytearray) -> None:
@@ -391,10 +392,14 @@ class HeadScanner:
             self._check_size(len(buffer), self._fields)
         elif partial:
             start = bytes(buffer[self._start : self._start + LONGEST_METHOD + 1])
+            self._see_method(start)
             if start != b"\r":  # the first half of a blank line, it may be
                 check_method_start(start)
             if partial > LONGEST_METHOD or b" " in start:  # before, it may be the method's fault
                 check_line_size(partial, self._limits)
+
+    def _see_method(self, line: bytes) -> None:
+        self.asks_head = line.startswith(b"HEAD ")
 
     def _check_size(self, end: int, fields: int) -> None:
         check_head_size(end - self.begin, fields, self._limits)
