@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -333,6 +334,23 @@ def test_past_limit_concurrency_there_is_a_503_and_afterwards_none():
         for peer in peers:
             peer.expect(OK)
             assert served(peer)
+
+
+def test_a_socket_that_the_poller_refuses_leaves_nothing_behind():
+    """epoll has bounds of its own (ENOSPC: max_user_watches); the acceptor closes the socket."""
+    with station(ok) as server:
+        sock, client = socket.socketpair()
+        refused = OSError(errno.ENOSPC, "No space left on device")
+        with (
+            mock.patch.object(server.site.poller, "add", side_effect=refused),
+            pytest.raises(OSError, match="No space"),
+        ):
+            server.take(sock, client, ("127.0.0.1", 1))
+        assert not server.floor.connections
+        assert server.worker.counters.connections == 0
+        server.advance(20)
+        sock.close()
+        client.close()
 
 
 @pytest.mark.parametrize("where", ["_handle", "_settle", "flush"])
