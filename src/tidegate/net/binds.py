@@ -216,7 +216,21 @@ def _open_tcp(bind: Bind, backlog: int) -> list[Listener]:
     return opened
 
 
-def _resolve(bind: Bind) -> list[tuple[int, tuple[str, int, int, int]]]:
+def _literal(bind: Bind) -> tuple[int, tuple[object, ...]] | None:
+    """The address, where it is written out: asking the resolver loads 60 KB that stay."""
+    for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
+        try:
+            socket.inet_pton(family, bind.host)
+        except (OSError, ValueError):  # ValueError: a NUL in it
+            continue
+        return family, (bind.host, bind.port, *rest)
+    return None
+
+
+def _resolve(bind: Bind) -> list[tuple[int, tuple[object, ...]]]:
+    literal = _literal(bind)
+    if literal is not None:
+        return [literal]
     try:
         # As octets where that is the same: for a text the whole idna codec is imported (1.5 ms).
         host = bind.host.encode("ascii") if bind.host.isascii() else bind.host
@@ -231,7 +245,7 @@ def _resolve(bind: Bind) -> list[tuple[int, tuple[str, int, int, int]]]:
             "or 0.0.0.0 for every IPv4 address.",
         ) from error
     # A hosts file may name an address twice; a dict keeps the order and one of each.
-    return list(dict.fromkeys((item[0], item[4]) for item in found))  # type: ignore[misc]
+    return list(dict.fromkeys((item[0], item[4]) for item in found))
 
 
 def _tcp_socket(family: int, address: tuple[object, ...], backlog: int) -> socket.socket:
