@@ -27,7 +27,7 @@ ALLOWED = {
     "__main__": {"cli"},
     **dict.fromkeys(LEAVES, LEAVES),
     "protocol": {"errors", "types"},
-    "asgi": {"protocol.events", "protocol.engine", *LEAVES},
+    "asgi": {"protocol.events", "protocol.engine", "protocol.websocket", *LEAVES},
     "net": LEAVES,
     "observe": LEAVES,
     "discover": LEAVES,

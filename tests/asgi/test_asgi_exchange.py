@@ -11,7 +11,8 @@ import pytest
 from tests.support.apps import body, start
 from tests.support.exchange_lab import STREAM, Lab, run, turns
 
-from tidegate.asgi.exchange import FAIR_SHARE, HIGH_WATER, State
+from tidegate.asgi.exchange import FAIR_SHARE, State
+from tidegate.asgi.wire import HIGH_WATER
 from tidegate.errors import ApplicationError, ClientDisconnected
 from tidegate.protocol.events import Body, Fault, Reset
 

@@ -250,7 +250,7 @@ def test_end_event_stream(log: Any) -> None:
         lab = Lab(app)
         task = lab.run()
         await turns()
-        lab.exchange.end_event_stream()
+        lab.exchange.stop()
         await task
         assert seen == ["http.disconnect"]
         return lab
@@ -269,7 +269,7 @@ def test_other_answers_may_end_by_themselves(headers: Any) -> None:
         lab = Lab()
         await lab.send(start(200, headers))
         await lab.send(body(b"a", more_body=True))
-        lab.exchange.end_event_stream()
+        lab.exchange.stop()
         assert lab.exchange.answering
         await lab.send(body(b"b"))
         assert lab.engine.sent()[-1] == ("body", b"b", True)
@@ -284,7 +284,7 @@ def test_end_event_stream_outside_of_an_answer_does_nothing(state: State) -> Non
         for message in BEGINNINGS[state]:
             await lab.send(message)
         before = list(lab.engine.calls)
-        lab.exchange.end_event_stream()
+        lab.exchange.stop()
         assert lab.engine.calls == before
         assert lab.exchange.answering is (state < State.COMPLETE)
 
@@ -296,7 +296,7 @@ def test_end_event_stream_whose_headers_came_from_a_generator() -> None:
         lab = Lab()
         await lab.send(start(200, iter(EVENTS)))
         await lab.send(body(b"a", more_body=True))
-        lab.exchange.end_event_stream()
+        lab.exchange.stop()
         assert not lab.exchange.answering
 
     run(test)

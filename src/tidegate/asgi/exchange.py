@@ -12,9 +12,10 @@ import asyncio
 import enum
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tidegate.asgi import files
+from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
 from tidegate.errors import ApplicationError, ClientDisconnected
 from tidegate.protocol.engine import Engine, FileSlice
 from tidegate.protocol.events import Body, Event, Fault, Request, Reset
@@ -23,24 +24,8 @@ from tidegate.types import Message
 if TYPE_CHECKING:
     from tidegate.asgi.service import Service
 
-HIGH_WATER = 64 * 1024  # bytes nobody has taken yet, from which on `send` sees to them
 FAIR_SHARE = 1024 * 1024  # bytes one `send` loop may write before others get their turn
 WHOLE_QUEUE = -1  # what a step returns for "wait until the kernel has all of it"
-
-
-class Wire(Protocol):
-    """What an exchange asks of the connection that carries it."""
-
-    flush_due: bool
-
-    @property
-    def backlog(self) -> int: ...
-    def flush(self) -> None: ...
-    def flush_soon(self) -> None: ...
-    def finish(self) -> None: ...
-    def on_end(self, exchange: Exchange) -> None: ...
-    def drained(self) -> asyncio.Future[None]: ...
-    def abort(self, reason: str) -> None: ...
 
 
 class State(enum.IntEnum):
@@ -70,6 +55,8 @@ COMPLETE, GONE = State.COMPLETE, State.GONE
 
 class Exchange:
     """Carries one request through the application. `task` is the application's."""
+
+    closing = False  # nothing comes in for it once its application is done
 
     # fmt: off
     __slots__ = (
@@ -112,7 +99,7 @@ class Exchange:
         except asyncio.CancelledError:
             self._fail("was cancelled", None)
         except (Exception, BaseExceptionGroup) as error:
-            if self._state is not State.GONE or not _comes_of_leaving(error):
+            if self._state is not State.GONE or not comes_of_leaving(error):
                 self._fail("failed", error)
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -173,7 +160,7 @@ class Exchange:
         if self.task is not None:
             self.task.cancel()
 
-    def end_event_stream(self) -> None:
+    def stop(self) -> None:
         """The server stops: an event stream, which would never end, ends here, cleanly.
 
         Its client connects again by itself (HTML 9.2), to whoever serves then.
@@ -191,6 +178,10 @@ class Exchange:
                 self._leave(State.GONE)
                 self._wake_wire()
                 return
+
+    def look(self, now: float) -> float:
+        """When it wants to be looked at next: never."""
+        return NEVER
 
     @property
     def answering(self) -> bool:
@@ -441,18 +432,6 @@ def _as_bytes(data: object) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise ApplicationError(f"a response body must be bytes, not {type(data).__name__}")
-
-
-def _comes_of_leaving(error: BaseException | None) -> bool:
-    """Our ClientDisconnected, or what was made of it: task groups wrap it, Starlette raises one of
-    its own in its place. Anything else raised on the way out is a bug of the application's."""
-    if isinstance(error, ClientDisconnected):
-        return True
-    if isinstance(error, BaseExceptionGroup):
-        return all(_comes_of_leaving(inner) for inner in error.exceptions)
-    if error is None or "disconnect" not in type(error).__name__.lower():
-        return False
-    return _comes_of_leaving(error.__cause__ or error.__context__)
 
 
 _RETURNED = {

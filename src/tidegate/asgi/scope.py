@@ -82,6 +82,25 @@ def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, An
     return scope
 
 
+def websocket_scope(
+    origin: Origin, engine: Engine, request: Request, subprotocols: list[str]
+) -> dict[str, Any]:
+    """The scope of one WebSocket: that of the request which asks for it, in other words."""
+    scope = http_scope(origin, engine, request)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = _SOCKET_SCHEMES.get(scope["scheme"], scope["scheme"])
+    scope["subprotocols"] = subprotocols
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    if "tls" in scope["extensions"]:
+        extensions["tls"] = scope["extensions"]["tls"]
+    scope["extensions"] = extensions
+    return scope
+
+
+_SOCKET_SCHEMES = {"http": "ws", "https": "wss"}
+
+
 def _add_unusual(scope: dict[str, Any], origin: Origin, path: str) -> None:
     if origin.root_path and path != "*":
         # ASGI 2.5: path includes root_path; a proxy that stripped the prefix left it to us

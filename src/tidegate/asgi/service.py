@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tidegate.types import Application
 
 if TYPE_CHECKING:
     from tidegate.asgi.exchange import Exchange
+    from tidegate.asgi.handshaking import Handshaking
 
 
 class Clock:
@@ -28,10 +29,23 @@ class Clock:
         return now
 
 
-class Service:
-    """One worker's application and what serving it needs. `record` is None where nobody listens."""
+class SocketTerms(NamedTuple):
+    """What holds for every WebSocket of a worker; None: no pings."""
 
-    __slots__ = ("app", "clock", "log", "loop", "record")
+    max_size: int
+    max_queue: int
+    ping_interval: float | None
+    ping_timeout: float | None
+    deflate: bool
+
+
+class Service:
+    """One worker's application and what serving it needs.
+
+    `record` is None where nobody listens, `sockets` where WebSocket is off.
+    """
+
+    __slots__ = ("app", "clock", "log", "loop", "record", "sockets")
 
     def __init__(
         self,
@@ -40,10 +54,12 @@ class Service:
         clock: Clock,
         log: logging.Logger,
         *,
-        record: Callable[[Exchange], None] | None = None,
+        record: Callable[[Exchange | Handshaking], None] | None = None,
+        sockets: SocketTerms | None = None,
     ) -> None:
         self.app = app
         self.loop = loop
         self.clock = clock
         self.log = log
         self.record = record
+        self.sockets = sockets

@@ -50,10 +50,12 @@ ANSWERS = "Response headers"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 LOGS = "Logs"
+SOCKETS = "WebSocket"
 PROCESS = "Process & loop"
 COMPATIBILITY = "Compatibility"
 GROUPS = (
-    APPLICATION, LISTEN, TLS, PROXY, ANSWERS, LIMITS, TIMEOUTS, LOGS, PROCESS, COMPATIBILITY
+    APPLICATION, LISTEN, TLS, PROXY, ANSWERS, LIMITS, TIMEOUTS, SOCKETS, LOGS, PROCESS,
+    COMPATIBILITY,
 )  # fmt: skip
 
 # sockaddr_un.sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing NUL.
@@ -228,19 +230,21 @@ class Config(Settings):
     ws: str = option(
         "auto",
         Choice("auto", "none", "websockets", "websockets-sansio", "wsproto"),
-        COMPATIBILITY,
-        "WebSocket is not there yet",
+        SOCKETS,
+        "none: not served. Other names: Tidegate has its own implementation",
     )
-    ws_max_size: int = option(16777216, Size(1), COMPATIBILITY, "Goes with WebSocket")
-    ws_max_queue: int = option(32, Whole(0), COMPATIBILITY, "Goes with WebSocket")
+    ws_max_size: int = option(16777216, Size(1), SOCKETS, "Of one message")
+    ws_max_queue: int = option(
+        32, Whole(0), SOCKETS, "Messages read ahead of the application; 0: 64 KiB of them"
+    )
     ws_ping_interval: float | None = option(
-        20.0, Duration(), COMPATIBILITY, "Goes with WebSocket", optional=True
+        20.0, Duration(), SOCKETS, "Between two pings", optional=True
     )
     ws_ping_timeout: float | None = option(
-        20.0, Duration(), COMPATIBILITY, "Goes with WebSocket", optional=True
+        20.0, Duration(), SOCKETS, "For the answer to a ping", optional=True
     )
     ws_per_message_deflate: bool = option(
-        True, Switch(spelled=True), COMPATIBILITY, "Goes with WebSocket"
+        True, Switch(spelled=True), SOCKETS, "Not there yet: messages are not compressed"
     )
     timeout_worker_healthcheck: float = option(
         5.0, Duration(), COMPATIBILITY, "Goes with several workers"
@@ -294,6 +298,10 @@ class Config(Settings):
             said.append(
                 f"--http {self.http} has no effect: Tidegate reads HTTP with its own parser."
             )
+        if self.ws not in ("auto", "none"):
+            said.append(
+                f"--ws {self.ws} has no effect: Tidegate has its own WebSocket implementation."
+            )
         if self.h11_max_incomplete_event_size is not None:
             said.append(
                 "--h11-max-incomplete-event-size has no effect: --limit-request-line and"
@@ -303,15 +311,12 @@ class Config(Settings):
 
     def _notes_on_what_is_to_come(self) -> list[str]:
         said = []
+        if self._changed("ws_per_message_deflate"):
+            said.append(
+                "--ws-per-message-deflate has no effect yet: this version compresses no messages."
+            )
         if self.http2:
             said.append("--http2 has no effect yet: this version serves HTTP/1.1.")
-        sockets = ("ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout")
-        given = self._changed(*sockets, "ws_per_message_deflate")
-        if self.ws not in ("auto", "none"):
-            given.insert(0, f"--ws {self.ws}")
-        said += [
-            f"{flag} has no effect yet: this version does not serve WebSocket." for flag in given
-        ]
         said += [
             f"{flag} has no effect yet: this version does not reload."
             for flag in self._changed(

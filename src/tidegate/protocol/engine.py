@@ -7,7 +7,9 @@ engine (`supports_*`), never a test for the version in the layers above.
 
 HTTP/2's answer was asked of every method: `send_head` may hold the head back until the first body
 (one HEADERS frame, one DATA frame, one packet), `take_body` opens its windows, `send_body` returns
-what the stream still has queued (behind its window), `reset` is RST_STREAM, `stop` is GOAWAY.
+what the stream still has queued (behind its window), `reset` is RST_STREAM, `stop` is GOAWAY, and
+`open_tunnel` a 200 to an extended CONNECT (RFC 8441): from then on `Body` events and `send_body`
+carry another protocol's bytes, of which it returns those that have come already.
 """
 
 from __future__ import annotations
@@ -87,6 +89,9 @@ class Engine(Protocol):
     def send_trailers(
         self, stream: int, headers: Iterable[tuple[bytes, bytes]], end: bool = True
     ) -> None: ...
+    def open_tunnel(
+        self, stream: int, protocol: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> bytes: ...
     def queued(self, stream: int) -> int: ...
     def reset(self, stream: int) -> None: ...
     def stop(self) -> None: ...

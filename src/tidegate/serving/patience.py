@@ -98,6 +98,7 @@ class Patience:
             looks.append(self._check_body(now, connection))
         else:
             looks.append(now + min(self._terms.keep_alive, self._terms.head))
+            looks.append(connection.look(now))
         return min(looks)
 
     def _check_idle(self, now: float, connection: TcpConnection) -> float:

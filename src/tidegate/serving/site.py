@@ -20,6 +20,7 @@ from tidegate.protocol.engine import Limits
 from tidegate.protocol.headers import Defaults
 
 if TYPE_CHECKING:
+    from tidegate.asgi.session import Session
     from tidegate.net.tls import Certificates
     from tidegate.serving.tcp import TcpConnection
 
@@ -83,7 +84,7 @@ class Floor:
         self.last_request = last_request
         self.on_empty: Callable[[], None] | None = None  # set while draining
         self.connections: set[TcpConnection] = set()
-        self.running: set[Exchange] = set()
+        self.running: set[Exchange | Session] = set()
 
     @classmethod
     def of(cls, config: Config, counters: Counters, on_last_request: Callable[[], None]) -> Floor:
@@ -106,7 +107,7 @@ class Floor:
         if self.on_empty is not None and not self.connections and not self.running:
             self.on_empty()
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: Exchange | Session) -> None:
         """An application's task is over."""
         self.running.discard(exchange)
         if self.on_empty is not None and not self.connections and not self.running:

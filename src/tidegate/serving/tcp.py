@@ -13,17 +13,20 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tidegate.asgi.exchange import HIGH_WATER, Exchange
+from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.scope import Origin, http_scope
+from tidegate.asgi.wire import HIGH_WATER, NEVER
 from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
 from tidegate.serving.site import TURN, Site
+from tidegate.serving.sockets import open_session
 from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
+    from tidegate.asgi.session import Session
     from tidegate.net.tls_socket import TlsSocket
 
 READ_SIZE = 64 * 1024
@@ -53,7 +56,7 @@ class TcpConnection(Writing):
         self._recv: Callable[[int], bytes] = sock.recv
         self._tls: TlsSocket | None = None
         self._read_size = READ_SIZE
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | Session | None = None
         self.begun = 0  # requests
         self.eof = False
         self.received = 0
@@ -205,14 +208,22 @@ class TcpConnection(Writing):
         """Start the application on a request."""
         site = self._site
         service = site.service
-        scope = http_scope(self._origin, self.engine, request)
-        self._exchange = exchange = Exchange(service, self, self.engine, request, scope)
         self.begun += 1
+        if request.head.upgrade == b"websocket" and service.sockets is not None:
+            session = open_session(service, self, self._origin, request)
+            if session is None:
+                return
+            exchange: Exchange | Session = session
+        else:
+            scope = http_scope(self._origin, self.engine, request)
+            exchange = Exchange(service, self, self.engine, request, scope)
+        self._exchange = exchange
         if not (request.end and site.plain) and not self._admit(exchange):
             return
         task = start(service.loop, exchange.run(), site.context())
         if task.done():
-            self._exchange = None
+            if not exchange.closing:
+                self._exchange = None
         else:
             exchange.task = task
             site.floor.running.add(exchange)
@@ -221,7 +232,7 @@ class TcpConnection(Writing):
         if number == site.floor.last_request:
             site.floor.on_last_request()
 
-    def _admit(self, exchange: Exchange) -> bool:
+    def _admit(self, exchange: Exchange | Session) -> bool:
         """See to a body, a deadline and a limit; False: the server was full and has said so."""
         if not exchange.request.end:
             self._read_size = BODY_READ_SIZE
@@ -233,10 +244,10 @@ class TcpConnection(Writing):
             return False
         return True
 
-    def on_end(self, exchange: Exchange) -> None:
+    def on_end(self, exchange: Exchange | Session) -> None:
         """The application's task is over."""
         self._site.floor.end(exchange)
-        if self._exchange is exchange:
+        if self._exchange is exchange and not exchange.closing:
             self._exchange = None
 
     # ------------------------------------------------------------------------ writing
@@ -427,6 +438,14 @@ class TcpConnection(Writing):
         """The peer does not read: what is queued for it is dropped."""
         self._site.floor.counters.fire(option)
         self.abort(f"it reads more slowly than {option} allows")
+
+    def look_by(self, when: float) -> None:
+        """The sweep shall come by then."""
+        self.deadline = min(self.deadline, when)
+
+    def look(self, now: float) -> float:
+        """Let what is carried see to its own waits; returns when it has the next."""
+        return NEVER if self._exchange is None else self._exchange.look(now)
 
     @property
     def reading(self) -> bool:

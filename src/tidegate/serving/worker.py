@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.forwarded import TrustedProxies
 from tidegate.asgi.lifespan import Lifespan
-from tidegate.asgi.service import Clock, Service
+from tidegate.asgi.service import Clock, Service, SocketTerms
 from tidegate.config import Config
 from tidegate.net.deadlines import Deadlines
 from tidegate.net.listener import Acceptor, Listener
@@ -33,6 +33,8 @@ from tidegate.serving.site import Floor, Site, Terms
 from tidegate.types import Application
 
 if TYPE_CHECKING:
+    from tidegate.asgi.handshaking import Handshaking
+    from tidegate.asgi.session import Session
     from tidegate.observe.access_log import AccessLog
 
 LOG_EVERY = 0.25  # seconds an access line may wait for others
@@ -75,11 +77,19 @@ class Worker:
         self._defaults = Defaults(b"tidegate" if config.server_header else b"", _extra(config))
         self._dated = 0
         self._floor = Floor.of(config, self.counters, self.stop)
-        self._service = Service(
-            app, self._loop, self.clock, log, record=self._record if access else None
-        )
+        self._service = self._make_service(app)
         self._certificates: Any = None
         self._acceptors: list[Acceptor] = []
+
+    def _make_service(self, app: Application) -> Service:
+        return Service(
+            app,
+            self._loop,
+            self.clock,
+            self._log,
+            record=self._record if self._access else None,
+            sockets=_socket_terms(self._config),
+        )
 
     @property
     def poller_name(self) -> str:
@@ -143,7 +153,7 @@ class Worker:
             self._certificates.refresh(now)
         return now
 
-    def _record(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange | Handshaking) -> None:
         """One answered request for the access log."""
         access = self._access
         assert access is not None
@@ -218,7 +228,7 @@ class Worker:
         empty = self._loop.create_future()
         floor.on_empty = lambda: None if empty.done() else empty.set_result(None)
         for exchange in list(floor.running):
-            exchange.end_event_stream()
+            exchange.stop()
         for connection in list(floor.connections):
             connection.stop()
         if not floor.connections and not floor.running:
@@ -257,6 +267,18 @@ class Worker:
         self._poller.close()
 
 
+def _socket_terms(config: Config) -> SocketTerms | None:
+    if config.ws == "none":
+        return None
+    return SocketTerms(
+        config.ws_max_size,
+        config.ws_max_queue,
+        config.ws_ping_interval,
+        config.ws_ping_timeout,
+        config.ws_per_message_deflate,
+    )
+
+
 def _on_accept(site: Site) -> Any:
     def on_accept(sock: socket.socket, peer: Any) -> None:
         Opening(site, sock, peer)
@@ -281,7 +303,7 @@ def _http_date(second: int) -> bytes:
     ).encode()
 
 
-def _named(running: set[Exchange], now: float) -> str:
+def _named(running: set[Exchange | Session], now: float) -> str:
     """The requests that are under way, the longest first."""
     oldest = sorted(running, key=lambda exchange: exchange.since)
     names = [

@@ -234,11 +234,11 @@ def test_an_early_hint_is_checked_even_where_it_is_dropped() -> None:
         begun(get("/", b"", "1.0")).send_informational(1, 103, [(b"link", b"a\r\nb: c")])
 
 
-@pytest.mark.parametrize("way", ["informational", "switch"])
+@pytest.mark.parametrize("way", ["informational", "tunnel"])
 def test_an_informational_answer_has_no_length(way: str) -> None:
     engine = begun(get("/", b"Connection: upgrade\r\nUpgrade: websocket\r\n"))
-    if way == "switch":
-        engine.switch(b"websocket", LENGTH)
+    if way == "tunnel":
+        engine.open_tunnel(1, b"websocket", LENGTH)
     else:
         engine.send_informational(1, 103, LENGTH)
     assert b"content-length" not in taken(engine)

@@ -19,7 +19,8 @@ from tests.support.http1_drive import (
 )
 
 from tidegate.protocol.engine import Ending, Waiting
-from tidegate.protocol.events import Fault, Reset
+from tidegate.protocol.events import Body, Fault, Reset
+from tidegate.protocol.http1.engine import UNREAD_BOUND, Http1Engine
 
 UPGRADE = get("/", b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
 HEAD_REQUEST = b"HEAD" + GET[3:]
@@ -322,11 +323,11 @@ def test_reset_of_a_held_head_of_no_length_shows_the_gap() -> None:
 
 @pytest.mark.parametrize("rest", [b"", b"\x81\x05hello", b"\0" * 5000])
 @pytest.mark.parametrize("cut", [0, 2])
-def test_switch_hands_over_what_nobody_has_parsed(rest: bytes, cut: int) -> None:
+def test_a_tunnel_begins_with_what_nobody_has_parsed(rest: bytes, cut: int) -> None:
     connection = Drive(whole=silent).feed(UPGRADE + rest[:cut], rest[cut:])
     engine = connection.engine
     assert connection.asked[0].head["upgrade"] == b"websocket"
-    assert engine.switch(b"websocket", [(b"sec-websocket-accept", b"x")]) == rest
+    assert engine.open_tunnel(1, b"websocket", [(b"sec-websocket-accept", b"x")]) == rest
     output = taken(engine)
     status, *fields = output.removesuffix(b"\r\n\r\n").split(b"\r\n")
     assert status == b"HTTP/1.1 101 Switching Protocols"
@@ -337,13 +338,67 @@ def test_switch_hands_over_what_nobody_has_parsed(rest: bytes, cut: int) -> None
     ]
     assert engine.ending is Ending.NO
     assert engine.waiting is Waiting.NOTHING
-    assert engine.switch(b"websocket") == b"", "handed over once"
+    assert engine.open_tunnel(1, b"websocket") == b"", "opened once"
+    assert taken(engine) == b""
 
 
-def test_nothing_is_read_as_http_after_a_switch() -> None:
-    connection = drive(UPGRADE, whole=silent)
-    connection.engine.switch(b"websocket")
-    assert connection.engine.receive(GET) == []
+def tunnel() -> Http1Engine:
+    engine = drive(UPGRADE, whole=silent).engine
+    engine.open_tunnel(1, b"websocket")
+    taken(engine)
+    return engine
+
+
+@pytest.mark.parametrize("data", [GET, b"\x81\x80abcd", b"x"])
+def test_what_comes_through_a_tunnel_is_passed_on_as_it_is(data: bytes) -> None:
+    engine = tunnel()
+    for _ in range(2):
+        [event] = engine.receive(data)
+        assert isinstance(event, Body)
+        assert (event.stream, event.data, event.end) == (1, data, False)
+
+
+def test_what_goes_through_a_tunnel_is_framed_by_nothing() -> None:
+    engine = tunnel()
+    engine.send_body(1, b"abc", False)
+    engine.send_body(1, b"def", False)
+    assert taken(engine) == b"abcdef"
+    engine.send_body(1, b"", True)
+    assert taken(engine) == b""
+    assert engine.ending is Ending.STAGED
+
+
+def test_a_tunnel_that_is_not_read_stops_the_reading() -> None:
+    engine = tunnel()
+    engine.receive(bytes(UNREAD_BOUND - 1))
+    assert engine.hungry
+    engine.receive(b"x")
+    assert not engine.hungry
+    engine.take_body(1, 1)
+    assert engine.hungry
+
+
+def test_what_had_come_before_a_tunnel_counts_as_unread() -> None:
+    engine = Drive(whole=silent).feed(UPGRADE + b"abc").engine
+    assert engine.open_tunnel(1, b"websocket") == b"abc"
+    engine.receive(bytes(UNREAD_BOUND - 3))
+    assert not engine.hungry
+
+
+def test_the_peer_s_end_of_a_tunnel_is_told_and_ends_it() -> None:
+    engine = tunnel()
+    [event] = engine.receive_eof()
+    assert isinstance(event, Reset)
+    engine.send_body(1, b"", True)
+    assert engine.ending is Ending.CLOSE
+
+
+def test_no_tunnel_is_opened_for_a_client_that_has_left_or_another_request() -> None:
+    engine = drive(UPGRADE, whole=silent).engine
+    assert engine.open_tunnel(2, b"websocket") == b""
+    engine.reset(1)
+    assert engine.open_tunnel(1, b"websocket") == b""
+    assert taken(engine) == b""
 
 
 def test_an_upgrade_that_is_not_wanted_changes_nothing() -> None:

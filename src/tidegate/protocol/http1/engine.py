@@ -294,7 +294,9 @@ class Http1Engine(Answering):
         return b""
 
     def _receive_switched(self, data: bytes, events: list[Event]) -> bytes:
-        self._buffer += data
+        self._unread += len(data)
+        self._see_hunger()
+        events.append(Body(self._stream, data, False))
         return b""
 
     def _refuse(self, refusal: Refusal) -> Fault:
@@ -351,7 +353,7 @@ class Http1Engine(Answering):
             self.ending = Ending.CLOSE if self._over else Ending.STAGED
         elif not self._keep:
             self._reading = Reading.CLOSED
-            self.ending = Ending.STAGED
+            self.ending = Ending.CLOSE if self._over else Ending.STAGED
         self._unread = 0
         self._see_hunger()
 
@@ -395,16 +397,23 @@ class Http1Engine(Answering):
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE
 
-    def switch(self, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    def open_tunnel(
+        self, stream: int, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> bytes:
         """101: another protocol goes on with the bytes returned, which nobody has parsed."""
-        lines = [
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n" % protocol
-        ]
+        line = b"HTTP/1.1 101 Switching Protocols\r\n"
+        lines = [line, b"connection: upgrade\r\nupgrade: %b\r\n" % protocol, self._defaults.block]
         writer.read_fields(headers, lines)
+        if stream != self._stream or self._reading is not Reading.COMPLETE:
+            return b""  # the client has left meanwhile
         self._put(b"".join(writer.without_length(lines)) + b"\r\n")
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._reading = Reading.SWITCHED
+        self._framing = Framing.UNTIL_CLOSE
+        self._keep = self._plain = False
+        self._unread = len(rest)
+        self._see_hunger()
         return rest
 
 

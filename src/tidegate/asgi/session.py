@@ -1,0 +1,410 @@
+"""One WebSocket connection, as ASGI sees it: `receive` and `send` over every HTTP version.
+
+Strategy: until the application answers the handshake this is an HTTP request; from `accept` on the
+engine carries a tunnel, whose bytes go through a `WebSocketEngine` of our own. Messages are decoded
+only as far ahead of the application as a short queue reaches: what lies behind stays as it came,
+counts as unread, and stops the reading. As in the exchange, a table says which message may come in
+which state, and whatever happens, `receive` ends in one `websocket.disconnect`, again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from tidegate.asgi.handshaking import CLOSED, CONNECTING, OPEN, Handshaking, State
+from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
+from tidegate.errors import ApplicationError, ClientDisconnected
+from tidegate.protocol.engine import Engine
+from tidegate.protocol.events import Body, Event, Request
+from tidegate.protocol.websocket.engine import (
+    ABNORMAL,
+    CODES,
+    INTERNAL_ERROR,
+    NORMAL,
+    REASON_BOUND,
+    RESTART,
+    TOO_BIG,
+    Closed,
+    Pong,
+    WebSocketEngine,
+)
+from tidegate.protocol.websocket.handshake import Offer, response_fields
+from tidegate.types import Message
+
+if TYPE_CHECKING:
+    from tidegate.asgi.service import Service
+
+QUEUE_BOUND = 64 * 1024  # bytes of messages decoded ahead of the application
+CLOSE_WAIT = 10.0  # seconds for the peer to answer our close
+END_WAIT = 5.0  # seconds for the application to answer what came ahead of the peer's close
+
+
+class Session(Handshaking):
+    """Carries one WebSocket through the application. `task` is the application's."""
+
+    # fmt: off
+    __slots__ = (
+        "_asked", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue", "_queued",
+        "_socket", "_timer", "_waiters",
+    )
+    # fmt: on
+
+    def __init__(
+        self, service: Service, wire: Wire, engine: Engine, request: Request, offer: Offer
+    ) -> None:
+        super().__init__(service, wire, engine, request)
+        self._offer = offer
+        self._asked = False  # websocket.connect has been given out
+        self._socket: WebSocketEngine | None = None
+        self._queue: deque[str | bytes] = deque()
+        self._queued = 0  # bytes in the queue
+        self._held = 0  # bytes the engine counts as unread
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ending: Closed | None = None  # has come, behind messages that are in the queue
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping_due = 0.0
+        self._ping_sent = 0.0  # 0: no pong is awaited
+
+    # ------------------------------------------------------------------------ the application
+
+    async def run(self) -> None:
+        """Call the application; whatever it does, the peer learns how it ended."""
+        try:
+            await self.service.app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._fail("was cancelled", None)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except SystemExit as error:  # a socket must not end the server (checklist 8)
+            self._fail("called sys.exit() in a WebSocket", error)
+        except BaseException as error:
+            if self._state is not CLOSED or not comes_of_leaving(error):
+                self._fail("failed", error)
+        else:
+            if self._state is OPEN:
+                self._close(NORMAL, "")
+            elif self._state is not CLOSED:
+                self._fail("returned without answering the WebSocket's handshake", None)
+        finally:
+            if self.task is not None:
+                self.task = None
+                self._wire.on_end(self)
+
+    def _fail(self, what: str, error: BaseException | None) -> None:
+        head = self.request.head
+        self.service.log.error("The application %s: WebSocket %s", what, head.path, exc_info=error)
+        if self._state is CONNECTING:
+            self.answer(500, b"Internal Server Error\n")
+        elif self._state is OPEN:
+            self._close(INTERNAL_ERROR, "")
+        elif self._state is State.RESPONDING:
+            self._engine.reset(self.stream)
+            self._leave(ABNORMAL, "")
+
+    def stop(self) -> None:
+        """The server stops: 1012 tells the client to come again."""
+        if self._state is OPEN:
+            self._close(RESTART, "the server restarts")
+
+    @property
+    def closing(self) -> bool:
+        """Our close is sent, theirs awaited: what comes in is still this session's."""
+        return self._timer is not None
+
+    # ------------------------------------------------------------------------ what comes in
+
+    def feed(self, event: Event) -> None:
+        """The engine's events for this stream."""
+        if type(event) is Body:
+            self._held += len(event.data)
+            if self._socket is not None:
+                self._socket.feed(event.data)
+                self._pull()
+        else:
+            self.lose()
+
+    def lose(self) -> None:
+        """The peer is gone without a close."""
+        if self._state is OPEN or self._timer is not None:
+            self._engine.send_body(self.stream, b"", True)
+        elif self._state is not CLOSED:
+            self._engine.reset(self.stream)
+        self._end_timer()
+        if self._state is not CLOSED:
+            ending = self._ending or Closed(ABNORMAL, "")
+            self._leave(ending.code, ending.reason)
+
+    def _pull(self) -> None:
+        """Decode as far ahead as the queue allows; send what the protocol itself has to say."""
+        socket, queue = self._socket, self._queue
+        assert socket is not None
+        terms = self.service.sockets
+        assert terms is not None
+        while self._queued < QUEUE_BOUND and (not terms.max_queue or len(queue) < terms.max_queue):
+            told = socket.next()
+            if told is None:
+                break
+            if type(told) is str or type(told) is bytes:
+                if self._state is OPEN:
+                    queue.append(told)
+                    self._queued += len(told)
+            elif type(told) is Closed:
+                self._take_end(told)
+                break
+            elif type(told) is Pong:
+                self._ping_sent = 0.0
+        held = socket.unread
+        if held != self._held:
+            self._engine.take_body(self.stream, self._held - held)
+            self._held = held
+            self._wake_wire()  # which may read on
+        if self._ending is None:
+            self._say()
+        if self._waiters:
+            self._wake()
+        if socket.stalled:
+            self.service.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._socket is not None:
+            self._pull()
+            self._wake_wire()
+
+    def _say(self) -> None:
+        """Pongs, pings and closes on their way."""
+        assert self._socket is not None
+        output = self._socket.take_output()
+        if output:
+            self._engine.send_body(self.stream, output, False)
+            self._wake_wire()
+
+    def _take_end(self, closed: Closed) -> None:
+        """The peer's close, or its fault: not before what came ahead of it has been answered."""
+        if self._queue and self._state is OPEN:
+            self._ending = closed
+            self._timer = self.service.loop.call_later(END_WAIT, self._end, closed)
+        else:
+            self._end(closed)
+
+    def _end(self, closed: Closed) -> None:
+        self._ending = None
+        if closed.fault:
+            option = " (--ws-max-size)" if closed.code == TOO_BIG else ""
+            self.service.log.info(
+                "WebSocket of %s closed with %d: %s%s",
+                self.scope.get("client"),
+                closed.code,
+                closed.reason,
+                option,
+            )
+        self._say()
+        self._engine.send_body(self.stream, b"", True)
+        self._end_timer()
+        self._leave(closed.code, closed.reason)
+
+    async def receive(self) -> Message:
+        """connect, then messages, then disconnect for ever."""
+        while True:
+            if not self._asked:
+                self._asked = True
+                return {"type": "websocket.connect"}
+            if self._queue:
+                return self._next()
+            if self._ending is not None:
+                self._end(self._ending)
+            if self._disconnect is not None:
+                return dict(self._disconnect)
+            waiter = self.service.loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    def _next(self) -> Message:
+        message = self._queue.popleft()
+        self._queued -= len(message)
+        if self._held:
+            self._pull()
+        if isinstance(message, str):
+            return {"type": "websocket.receive", "text": message, "bytes": None}
+        return {"type": "websocket.receive", "text": None, "bytes": message}
+
+    def _wake(self) -> None:
+        if self._queue or self._disconnect is not None:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # ------------------------------------------------------------------------ what goes out
+
+    async def send(self, message: Message) -> None:
+        """Take one message of the application's; waits while the peer does not read."""
+        step = _TABLE[self._state].get(message["type"])
+        if step is None:
+            self._refuse(message)
+        queued = step(self, message)
+        self._wake_wire()
+        if queued > HIGH_WATER:
+            await self._relieve()
+
+    async def _relieve(self) -> None:
+        wire, engine = self._wire, self._engine
+        wire.flush()
+        while wire.backlog or engine.queued(self.stream) > HIGH_WATER:
+            await wire.drained()
+            if self._state is CLOSED:
+                raise ClientDisconnected("the client left while a message was being sent")
+            wire.flush()
+        await asyncio.sleep(0)
+
+    def _accept(self, message: Message) -> int:
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and subprotocol not in self._offer.subprotocols:
+            self.service.log.warning(
+                "websocket.accept chose the subprotocol %r, which the client did not offer: left "
+                "out, since the client would have to fail (RFC 6455 4.1)",
+                subprotocol,
+            )
+            subprotocol = None
+        terms = self.service.sockets
+        assert terms is not None
+        headers = message.get("headers", ())
+        fields = response_fields(subprotocol, headers, b"", self._offer.key)
+        self._socket = WebSocketEngine(terms.max_size)
+        rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
+        self._state = OPEN
+        self._record(101)
+        if terms.ping_interval:
+            self._ping_due = self.service.clock.now + terms.ping_interval
+            self._wire.look_by(self._ping_due)
+        if rest:
+            self._held += len(rest)
+            self._socket.feed(rest)
+            self._pull()
+        return 0
+
+    def _send(self, message: Message) -> int:
+        text, data = message.get("text"), message.get("bytes")
+        if (text is None) is (data is None):
+            raise ApplicationError("websocket.send needs either 'text' or 'bytes'")
+        if type(text) is not str and type(data) is not bytes:
+            text, data = _converted(text, data)
+        assert self._socket is not None
+        queued = 0
+        content = data if text is None else text
+        assert content is not None
+        for piece in self._socket.render(content):
+            queued = self._engine.send_body(self.stream, piece, False)
+        return queued
+
+    def _close_message(self, message: Message) -> int:
+        code, reason = message.get("code", NORMAL), message.get("reason") or ""
+        if code is None:
+            code = NORMAL
+        if type(code) is not int or code not in CODES:
+            raise ApplicationError(
+                f"websocket.close cannot have the code {code!r}: RFC 6455 7.4 allows 1000 to 1003, "
+                "1007 to 1014 and 3000 to 4999"
+            )
+        if not isinstance(reason, str) or len(reason.encode()) > REASON_BOUND:
+            raise ApplicationError(
+                f"the reason of websocket.close must be a str of at most {REASON_BOUND} bytes"
+            )
+        self._close(code, reason)
+        return 0
+
+    def _close(self, code: int, reason: str) -> None:
+        """Our close goes first; theirs is awaited, but not for ever."""
+        if self._ending is not None:
+            self._end(self._ending)
+            return
+        assert self._socket is not None
+        self._socket.send_close(code, reason)
+        self._say()
+        self._leave(code, reason)
+        self._timer = self.service.loop.call_later(CLOSE_WAIT, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        self._engine.send_body(self.stream, b"", True)
+        self._wake_wire()
+
+    def _ignore(self, message: Message) -> int:
+        return 0
+
+    def _gone(self, message: Message) -> int:
+        raise ClientDisconnected("the WebSocket is closed, nobody reads this message")
+
+    def _refuse(self, message: Message) -> NoReturn:
+        kind = message["type"]
+        expected = " or ".join(sorted(_TABLE[self._state]))
+        raise ApplicationError(f"{kind!r} cannot be sent now, {expected} is expected")
+
+    # ------------------------------------------------------------------------ time and ends
+
+    def look(self, now: float) -> float:
+        """Pings: send what is due, give up who does not answer; returns when to look again."""
+        terms = self.service.sockets
+        if self._state is not OPEN or terms is None or not terms.ping_interval:
+            return NEVER
+        assert self._socket is not None
+        if self._ping_sent and terms.ping_timeout is not None:
+            due = self._ping_sent + terms.ping_timeout
+            if now < due:
+                return due
+            if self._wire.reading:
+                self._wire.give_up_peer("ws_ping_timeout")
+                return NEVER
+            self._ping_sent = now  # it was us who did not read
+            return now + terms.ping_timeout
+        if now >= self._ping_due:
+            self._ping_due = now + terms.ping_interval
+            self._ping_sent = now
+            self._socket.send_ping(b"tide")
+            self._say()
+            wait = terms.ping_timeout
+            return self._ping_due if wait is None else min(self._ping_due, now + wait)
+        return self._ping_due
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _converted(text: object, data: object) -> tuple[str | None, bytes | None]:
+    if text is not None:
+        if isinstance(text, str):
+            return str(text), None
+        raise ApplicationError(f"'text' of websocket.send must be a str, not {type(text).__name__}")
+    if isinstance(data, bytes | bytearray | memoryview):
+        return None, bytes(data)
+    raise ApplicationError(f"'bytes' of websocket.send must be bytes, not {type(data).__name__}")
+
+
+_Step = Callable[[Session, Message], int]
+_TABLE: tuple[dict[str, _Step], ...] = (
+    {  # CONNECTING
+        "websocket.accept": Session._accept,
+        "websocket.close": Session._refuse_handshake,
+        "websocket.http.response.start": Session._begin_response,
+    },
+    {  # RESPONDING
+        "websocket.http.response.body": Session._respond,
+    },
+    {  # OPEN
+        "websocket.send": Session._send,
+        "websocket.close": Session._close_message,
+    },
+    {  # CLOSED: what would end it once more is ignored
+        "websocket.send": Session._gone,
+        "websocket.close": Session._ignore,
+        "websocket.accept": Session._gone,
+        "websocket.http.response.start": Session._gone,
+        "websocket.http.response.body": Session._ignore,
+    },
+)

@@ -1,0 +1,412 @@
+"""One WebSocket connection's messages: frames in, messages out, and the other way round.
+
+Strategy: pull, not push. `feed` takes bytes from whatever stream carries the socket (an upgraded
+HTTP/1.1 connection, an HTTP/2 or HTTP/3 stream); `next` decodes up to the next thing to tell and
+stops there, so that an application that is behind leaves the rest as it came. A frame that is whole
+in the input takes a short road; the payload of any other is unmasked and, if it is text, checked as
+it arrives. What is to be sent back by the protocol itself (pongs, the answer to a close) is queued
+by `next` and taken with `take_output`.
+
+A peer's fault closes with the code of RFC 6455 7.4.1: messages that were whole before it are still
+told, nothing after it is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+from typing import NamedTuple, Protocol, TypeAlias
+
+from tidegate.protocol.websocket.frames import (
+    COMPRESSED,
+    CONTROL_BOUND,
+    FIN,
+    LENGTH_16,
+    MASKED,
+    RESERVED,
+    Opcode,
+    binary_head,
+    render_frame,
+    render_head,
+    text_head,
+    unmasker,
+)
+
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 1006
+BAD_DATA, TOO_BIG, INTERNAL_ERROR, RESTART = 1007, 1009, 1011, 1012
+REASON_BOUND = CONTROL_BOUND - 2  # bytes
+PONGS_BOUND = 4096  # bytes of pongs nobody takes: a flood of pings is answered by its last
+SHARE = 512  # frames one call of `next` goes through: a message may come in millions of them
+JOIN_BOUND = 16 * 1024  # copying up to here costs less than a second piece of output
+
+_DATA = (1, 2)  # the opcodes that begin a message, plain: enum members compare slowly
+_WHOLE = _WHOLE_TEXT, _WHOLE_BINARY = (FIN | 1, FIN | 2)
+_NONE = -1  # no frame is coming in
+# RFC 6455 7.4, and 1012 to 1014 of the registry
+CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+
+
+class Closed(NamedTuple):
+    """The end of what comes in. `reason` is the peer's, or what was wrong with what it sent."""
+
+    code: int
+    reason: str
+    fault: bool = False
+
+
+class Pong(NamedTuple):
+    """The peer answered a ping."""
+
+    payload: bytes
+
+
+Told: TypeAlias = str | bytes | Closed | Pong
+
+
+class Deflate(Protocol):
+    """permessage-deflate as negotiated (protocol/websocket/deflate.py)."""
+
+    def compress(self, data: bytes) -> bytes | None: ...
+    def decompress(self, data: bytes, end: bool, bound: int) -> bytes: ...
+    def rest(self) -> None: ...
+
+
+class Overfull(Exception):
+    """What was compressed is longer than a message may be."""
+
+
+class Corrupt(Exception):
+    """What was compressed cannot be decompressed."""
+
+
+class _Broken(Exception):
+    """The peer's fault: the code to close with, and what was wrong."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class State(enum.IntEnum):
+    OPEN = 0
+    CLOSING = 1  # our close is sent, theirs is awaited
+    ENDED = 2  # their close has come, or a fault: nothing more is read
+
+
+ENDED = State.ENDED
+
+
+class WebSocketEngine:
+    """See the module. `size` bounds a message, 0: no bound."""
+
+    # fmt: off
+    __slots__ = (
+        "_at", "_body", "_compressed", "_data", "_decoder", "_deflate", "_first", "_left", "_mask",
+        "_opcode", "_out", "_pongs", "_received", "_size", "_unmask", "close_sent", "stalled",
+        "state",
+    )
+    # fmt: on
+
+    def __init__(self, size: int = 0, deflate: Deflate | None = None) -> None:
+        self._size = size
+        self._deflate = deflate
+        self._unmask = unmasker()
+        self._data = b""
+        self._at = 0
+        # the frame whose payload is coming in: bytes still to come of it
+        self._left = _NONE
+        self._first = 0
+        self._mask = b""
+        # the message that is coming in, in one frame or several; CONTINUATION: none is
+        self._opcode = Opcode.CONTINUATION
+        self._compressed = False
+        self._body: bytearray | None = None
+        self._received = 0
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._out: list[bytes] = []
+        self._pongs = 0  # bytes of pongs among the output
+        self.close_sent: int | None = None
+        self.stalled = False
+        self.state = State.OPEN
+
+    # ------------------------------------------------------------------------ what comes in
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the peer, cut anywhere; `next` looks at them."""
+        if self.state is ENDED:
+            return
+        if self._at == len(self._data):
+            self._data = data
+        else:
+            self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def next(self) -> Told | None:
+        """The next thing to tell; None: more has to come, or (`stalled`) others have their turn."""
+        if self._left == _NONE and not self._opcode:
+            data, at = self._data, self._at
+            if len(data) - at > 5:
+                first = data[at]
+                size = data[at + 1] - MASKED
+                end = at + 6 + size
+                if (
+                    0 <= size < LENGTH_16
+                    and end <= len(data)
+                    and first in _WHOLE
+                    and (size <= self._size or not self._size)
+                ):
+                    self._at = end
+                    payload = self._unmask(data[at + 6 : end], data[at + 2 : at + 6])
+                    if first == _WHOLE_BINARY:
+                        return payload
+                    try:
+                        return payload.decode()
+                    except UnicodeDecodeError:
+                        return self._fail(BAD_DATA, "a text is not UTF-8")
+        return self._next_slowly()
+
+    def _next_slowly(self) -> Told | None:
+        self.stalled = False
+        if self.state is ENDED:
+            return None
+        try:
+            for _ in range(SHARE):
+                if self._left == _NONE and not self._take_head():
+                    return None
+                told = self._take_payload()
+                if told is not None:
+                    return told
+                if self._left != _NONE:
+                    return None
+        except _Broken as broken:
+            return self._fail(broken.code, broken.reason)
+        self.stalled = self._at < len(self._data)
+        return None
+
+    def _take_head(self) -> bool:
+        """A frame's head, checked as early as its bytes are there; False: it is not whole yet."""
+        data, at = self._data, self._at
+        have = len(data) - at
+        if have:
+            self._check_first(data[at])
+        if have < 2:
+            return False
+        length = data[at + 1] - MASKED
+        if length < 0:
+            raise _Broken(PROTOCOL_ERROR, "a frame without a mask (RFC 6455 5.1)")
+        if data[at] & Opcode.CLOSE and length > CONTROL_BOUND:
+            raise _Broken(PROTOCOL_ERROR, "a control frame of more than 125 bytes (RFC 6455 5.5)")
+        at += 2
+        if length >= LENGTH_16:
+            width = 2 if length == LENGTH_16 else 8
+            if have < 2 + width:
+                return False
+            length = int.from_bytes(data[at : at + width], "big")
+            if length < (LENGTH_16 if width == 2 else 1 << 16) or length >> 63:
+                raise _Broken(PROTOCOL_ERROR, "not a length in its shortest form (RFC 6455 5.2)")
+            at += width
+        self._check_size(length, data[self._at])
+        if len(data) < at + 4:
+            return False
+        self._begin_frame(data[self._at], length, data[at : at + 4])
+        self._at = at + 4
+        return True
+
+    def _check_first(self, first: int) -> None:
+        opcode = first & 0x0F
+        if first & RESERVED and (
+            first & RESERVED != COMPRESSED or self._deflate is None or opcode not in _DATA
+        ):
+            raise _Broken(PROTOCOL_ERROR, "a reserved bit is set (RFC 6455 5.2)")
+        if opcode >= Opcode.CLOSE:
+            if opcode > Opcode.PONG:
+                raise _Broken(PROTOCOL_ERROR, "an unknown control frame (RFC 6455 5.2)")
+            if not first & FIN:
+                raise _Broken(PROTOCOL_ERROR, "a fragmented control frame (RFC 6455 5.5)")
+        elif opcode > Opcode.BINARY:
+            raise _Broken(PROTOCOL_ERROR, "an unknown data frame (RFC 6455 5.2)")
+        elif opcode and self._opcode:
+            raise _Broken(PROTOCOL_ERROR, "a message inside another one (RFC 6455 5.4)")
+        elif not opcode and not self._opcode:
+            raise _Broken(PROTOCOL_ERROR, "a continuation of nothing (RFC 6455 5.4)")
+
+    def _check_size(self, length: int, first: int) -> None:
+        if self._size and not first & Opcode.CLOSE and self._received + length > self._size:
+            raise _Broken(TOO_BIG, f"a message of more than {self._size} bytes")
+
+    def _begin_frame(self, first: int, length: int, mask: bytes) -> None:
+        self._first = first
+        self._left = length
+        self._mask = mask
+        opcode = first & 0x0F
+        if opcode in _DATA:
+            self._opcode = Opcode(opcode)
+            self._compressed = bool(first & COMPRESSED)
+
+    def _take_payload(self) -> Told | None:
+        """What is there of a frame's payload; a message, once it is whole."""
+        data, at, left = self._data, self._at, self._left
+        if self._first & Opcode.CLOSE:
+            if len(data) - at < left:
+                return None
+            self._at = at + left
+            self._left = _NONE
+            payload = self._unmask(data[at : at + left], self._mask)
+            return self._control(self._first & 0x0F, payload)
+        piece = data[at : at + left]
+        size = len(piece)
+        self._at = at + size
+        self._left = left - size
+        self._received += size
+        if size:
+            piece = self._unmask(piece, self._mask)
+        if self._left:
+            turn = size % 4
+            self._mask = self._mask[turn:] + self._mask[:turn]
+            self._gather(piece, end=False)
+            return None
+        self._left = _NONE
+        end = bool(self._first & FIN)
+        if end and self._body is None and not self._compressed:
+            return self._whole(piece)
+        self._gather(piece, end=end)
+        return self._whole(bytes(self._body or b"")) if end else None
+
+    def _gather(self, piece: bytes, *, end: bool) -> None:
+        """A part of a message; text is checked as it comes, so that it fails where it is wrong."""
+        if self._body is None:
+            self._body = bytearray()
+        if self._compressed:
+            piece = self._inflate(piece, end)
+        self._body += piece
+        if self._opcode is Opcode.TEXT:
+            if self._decoder is None:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+            try:
+                self._decoder.decode(piece, end)
+            except UnicodeDecodeError:
+                raise _Broken(BAD_DATA, "a text is not UTF-8") from None
+
+    def _inflate(self, piece: bytes, end: bool) -> bytes:
+        assert self._deflate is not None
+        assert self._body is not None
+        bound = self._size - len(self._body) if self._size else -1
+        try:
+            return self._deflate.decompress(piece, end, bound)
+        except Overfull:
+            raise _Broken(TOO_BIG, f"a message of more than {self._size} bytes") from None
+        except Corrupt:
+            raise _Broken(BAD_DATA, "a compressed message cannot be read (RFC 7692)") from None
+
+    def _whole(self, message: bytes) -> str | bytes:
+        is_text = self._opcode is Opcode.TEXT
+        self._opcode = Opcode.CONTINUATION
+        self._compressed = False
+        self._received = 0
+        self._body = self._decoder = None
+        if not is_text:
+            return message
+        try:
+            return message.decode()
+        except UnicodeDecodeError:
+            raise _Broken(BAD_DATA, "a text is not UTF-8") from None
+
+    @property
+    def unread(self) -> int:
+        """Bytes that `next` has not looked at."""
+        return len(self._data) - self._at
+
+    # ------------------------------------------------------------------------ control frames
+
+    def _control(self, opcode: int, payload: bytes) -> Told | None:
+        if opcode == Opcode.CLOSE:
+            return self._take_close(payload)
+        if opcode == Opcode.PONG:
+            return Pong(payload)
+        if self.close_sent is None:
+            pong = render_frame(Opcode.PONG, payload)
+            if self._pongs + len(pong) > PONGS_BOUND:
+                # RFC 6455 5.5.3: the most recent ping may be the only one that is answered
+                self._out = [frame for frame in self._out if frame[0] != FIN | Opcode.PONG]
+                self._pongs = 0
+            self._out.append(pong)
+            self._pongs += len(pong)
+        return None
+
+    def _take_close(self, payload: bytes) -> Closed:
+        code, reason = NO_CODE, ""
+        if payload:
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) == 1 or code not in CODES:
+                raise _Broken(PROTOCOL_ERROR, "not a code to close with (RFC 6455 7.4)")
+            try:
+                reason = payload[2:].decode()
+            except UnicodeDecodeError:
+                raise _Broken(BAD_DATA, "the reason of a close is not UTF-8") from None
+        self.send_close(code, "")
+        self._end()
+        return Closed(code, reason)
+
+    def _fail(self, code: int, reason: str) -> Closed:
+        """Nothing more is read; the peer is told why (RFC 6455 7.1.7)."""
+        self.send_close(code, reason)
+        self._end()
+        return Closed(code, reason, True)
+
+    def _end(self) -> None:
+        self.state = ENDED
+        self._data = b""
+        self._at = 0
+        self._body = self._decoder = None
+
+    # ------------------------------------------------------------------------ what goes out
+
+    def render(self, message: str | bytes) -> list[bytes]:
+        """A message's frame, in one piece or, if it is long, with its head apart."""
+        if isinstance(message, str):
+            payload, first = message.encode(), _WHOLE_TEXT
+        else:
+            payload, first = message, _WHOLE_BINARY
+        if self._deflate is not None:
+            shorter = self._deflate.compress(payload)
+            if shorter is not None:
+                payload = shorter
+                first |= COMPRESSED
+        size = len(payload)
+        if size < LENGTH_16 and not first & COMPRESSED:
+            head = text_head(size) if first == _WHOLE_TEXT else binary_head(size)
+        else:
+            head = render_head(first, size)
+        return [head + payload] if size <= JOIN_BOUND else [head, payload]
+
+    def send_ping(self, payload: bytes) -> None:
+        """Up to 125 bytes that the peer sends back."""
+        if self.close_sent is None:
+            self._out.append(render_frame(Opcode.PING, payload))
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Say that nothing more comes from us; only the first time counts. 1005: without a code."""
+        if self.close_sent is not None:
+            return
+        self.close_sent = code
+        payload = b""
+        if code != NO_CODE:
+            payload = code.to_bytes(2, "big") + _cut(reason)
+        self._out.append(render_frame(Opcode.CLOSE, payload))
+        if self.state is State.OPEN:
+            self.state = State.CLOSING
+
+    def take_output(self) -> bytes:
+        """Pings, pongs and closes that are due."""
+        if not self._out:
+            return b""
+        output = b"".join(self._out)
+        self._out.clear()
+        self._pongs = 0
+        return output
+
+
+def _cut(reason: str) -> bytes:
+    """As much of a reason as a close frame has room for, in whole characters."""
+    return reason.encode()[:REASON_BOUND].decode(errors="ignore").encode()

@@ -1,0 +1,40 @@
+"""Where a request to become a WebSocket turns into a session, or is refused.
+
+Imported by every server, and so kept light: what sockets need is loaded when the first one asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidegate.asgi.exchange import Exchange
+from tidegate.asgi.scope import Origin, websocket_scope
+from tidegate.protocol.events import Request
+
+if TYPE_CHECKING:
+    from tidegate.asgi.service import Service
+    from tidegate.asgi.session import Session
+    from tidegate.serving.tcp import TcpConnection
+
+
+def open_session(
+    service: Service, connection: TcpConnection, origin: Origin, request: Request
+) -> Session | None:
+    """The session for a handshake; None: it was refused, and has its answer."""
+    from tidegate.asgi.session import Session
+    from tidegate.protocol.websocket.handshake import Refused, read_offer
+
+    try:
+        if not request.end:
+            raise Refused(400, "a WebSocket handshake has no body", "RFC 6455 4.1")
+        offer = read_offer(request.head)
+    except Refused as refused:
+        text = f"{refused.status}: {refused.reason} ({refused.section})\n".encode()
+        refusal = Exchange(service, connection, connection.engine, request, {})
+        refusal.answer(refused.status, text, ((b"connection", b"close"), *refused.headers))
+        told = (origin.client, refused.status, refused.reason, refused.section)
+        service.log.debug("WebSocket of %s refused with %d: %s (%s)", *told)
+        return None
+    session = Session(service, connection, connection.engine, request, offer)
+    session.scope = websocket_scope(origin, connection.engine, request, offer.subprotocols)
+    return session
