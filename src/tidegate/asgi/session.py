@@ -357,7 +357,7 @@ class Session(Handshaking):
             if now < due:
                 return due
             if self._wire.reading:
-                self._wire.give_up_peer("ws_ping_timeout")
+                self._wire.give_up_peer("ws_ping_timeout", "does not answer pings")
                 return NEVER
             self._ping_sent = now  # it was us who did not read
             return now + terms.ping_timeout

@@ -434,10 +434,10 @@ class TcpConnection(Writing):
         self._site.floor.counters.fire(option)
         self._turn(self.engine.receive_timeout())
 
-    def give_up_peer(self, option: str) -> None:
-        """The peer does not read: what is queued for it is dropped."""
+    def give_up_peer(self, option: str, what: str) -> None:
+        """The peer does not read, or does not answer: what is queued for it is dropped."""
         self._site.floor.counters.fire(option)
-        self.abort(f"it reads more slowly than {option} allows")
+        self.abort(f"it {what} ({option})")
 
     def look_by(self, when: float) -> None:
         """The sweep shall come by then."""

@@ -1,0 +1,159 @@
+"""A WebSocket's waits, on a clock that is turned by hand: pings, their answers, and a full peer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.support.clock import station
+from tests.support.socket_client import PING, PONG, TEXT, closing, handshake, masked
+
+from tidegate.protocol.http1.engine import UNREAD_BOUND
+
+
+async def listens(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def opened(server, peer):
+    peer.send(handshake())
+    assert peer.expect(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+    return peer
+
+
+def pings(peer):
+    """How many pings have come; nothing else has."""
+    data = bytes(peer.look())
+    peer.received.clear()
+    ping = bytes((0x80 | PING, 4)) + b"tide"
+    assert data == ping * (len(data) // len(ping))
+    return len(data) // len(ping)
+
+
+def test_a_silent_peer_is_pinged_and_lives_while_it_answers():
+    with station(listens, ws_ping_interval=20, ws_ping_timeout=20) as server:
+        peer = opened(server, server.accept())
+        server.advance(19)
+        assert pings(peer) == 0
+        for _ in range(5):
+            server.advance(20)
+            assert pings(peer) == 1
+            peer.send(masked(PONG, b"tide"))
+        assert peer.alive
+        assert not server.fired
+
+
+def test_a_peer_that_does_not_answer_a_ping_is_given_up():
+    told = []
+
+    async def tells(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        told.append(await receive())
+
+    with station(tells, ws_ping_interval=20, ws_ping_timeout=10) as server:
+        peer = opened(server, server.accept())
+        server.advance(21)
+        assert pings(peer) == 1
+        server.advance(8)
+        assert peer.alive
+        server.advance(3)
+        assert not peer.alive
+        assert server.fired == {"ws_ping_timeout": 1}
+        assert any("does not answer pings (ws_ping_timeout)" in line for line in server.messages)
+        server.turn()
+        assert told == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+
+
+@pytest.mark.parametrize(
+    "options", [{"ws_ping_interval": None}, {"ws_ping_interval": 20, "ws_ping_timeout": None}]
+)
+def test_without_an_interval_nobody_is_pinged_and_without_a_timeout_nobody_given_up(options):
+    with station(listens, **options) as server:
+        peer = opened(server, server.accept())
+        server.advance(300)
+        assert peer.alive
+        assert (pings(peer) > 3) is (options["ws_ping_interval"] is not None)
+
+
+def test_who_is_not_read_by_us_is_not_blamed_for_its_silence():
+    gate = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await gate.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    with station(waits, ws_ping_interval=20, ws_ping_timeout=10) as server:
+        peer = opened(server, server.accept(small=True))
+        flood = masked(TEXT, b"x" * 1000) * 700
+        sent = peer.stuff(flood)
+        assert UNREAD_BOUND < sent < len(flood)
+        assert not peer.connection.reading
+        server.advance(200)
+        assert peer.alive
+        gate.set()
+        rest = flood[sent:] + masked(PONG, b"tide") + closing(1000)
+        while rest:
+            rest = rest[peer.stuff(rest) :]
+        assert peer.finish().endswith(b"\x88\x02\x03\xe8")
+        assert not server.fired
+
+
+def test_a_peer_that_does_not_read_is_given_up_and_the_application_told():
+    error = []
+
+    async def floods(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(100_000)})
+        except OSError as caught:
+            error.append(caught)
+            raise
+
+    with station(floods, min_send_rate=240, grace_send=10) as server:
+        peer = server.accept(small=True)
+        peer.sock.send(handshake())
+        server.until(lambda: peer.connection.backlog > 0)
+        queued = peer.connection.backlog + peer.connection.engine.queued(1)
+        assert queued < 1 << 20
+        server.advance(30)
+        assert not peer.alive
+        assert server.fired == {"min_send_rate": 1}
+        server.turn()
+        assert len(error) == 1
+        assert not server.logged()
+
+
+def test_a_handshake_that_is_never_answered_keeps_the_deadline_of_a_request():
+    async def never(scope, receive, send):
+        await asyncio.Event().wait()
+
+    with station(never, timeout_request=5) as server:
+        peer = server.accept()
+        peer.send(handshake())
+        server.advance(6)
+        assert peer.finish().startswith(b"HTTP/1.1 503 ")
+
+
+def test_an_open_socket_has_no_such_deadline():
+    with station(listens, timeout_request=5, ws_ping_interval=None) as server:
+        peer = opened(server, server.accept())
+        server.advance(60)
+        assert peer.alive
+
+
+def test_sockets_count_for_the_limit_on_concurrency():
+    with station(listens, limit_concurrency=1) as server:
+        first = opened(server, server.accept())
+        second = server.accept()
+        second.send(handshake())
+        assert second.expect(b"Unavailable\n").startswith(b"HTTP/1.1 503 ")
+        assert first.alive
