@@ -194,7 +194,6 @@ class TestNotes:
             ({"http2": True}, "--http2 has no effect yet"),
             ({"h11_max_incomplete_event_size": 9}, "--limit-header-size"),
             ({"ws": "wsproto"}, "--ws wsproto has no effect"),
-            ({"ws_per_message_deflate": False}, "--ws-per-message-deflate has no effect yet"),
             ({"reload_dir": ["a"]}, "--reload-dir has no effect yet"),
             ({"reload_include": ["a"]}, "--reload-include has no effect yet"),
             ({"reload_exclude": ["a"]}, "--reload-exclude has no effect yet"),

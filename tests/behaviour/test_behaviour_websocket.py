@@ -222,6 +222,32 @@ def test_a_handshake_that_is_none_is_refused(raw: bytes, status: int) -> None:
         assert app.news.empty()
 
 
+@pytest.mark.parametrize("value", [b"WebSocket", b"h2c, websocket", b"h2c\r\nUpgrade: websocket"])
+def test_the_protocol_may_be_one_of_several(value: bytes) -> None:
+    with serve(Echo()) as server, RawClient(address(server)) as raw:
+        raw.send(handshake().replace(b"Upgrade: websocket", b"Upgrade: " + value))
+        assert raw.read_head().status == 101
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        handshake().replace(b"Connection: Upgrade\r\n", b""),
+        handshake().replace(b"Upgrade: websocket", b"Upgrade: websockets"),
+        handshake().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+)
+def test_what_asks_for_no_upgrade_is_a_request_like_any_other(raw: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    with serve(app, lifespan="off") as server, RawClient(address(server)) as client:
+        client.send(raw)
+        assert client.read_response().status == 204
+
+
 def test_with_ws_none_a_handshake_is_a_request_like_any_other() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"

@@ -28,6 +28,7 @@ from tidegate.protocol.websocket.engine import (
     RESTART,
     TOO_BIG,
     Closed,
+    Deflate,
     Pong,
     WebSocketEngine,
 )
@@ -48,7 +49,7 @@ class Session(Handshaking):
     # fmt: off
     __slots__ = (
         "_asked", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue", "_queued",
-        "_socket", "_timer", "_waiters",
+        "_socket", "_timer", "_used", "_waiters", "deflate", "extensions",
     )
     # fmt: on
 
@@ -57,6 +58,9 @@ class Session(Handshaking):
     ) -> None:
         super().__init__(service, wire, engine, request)
         self._offer = offer
+        self.extensions = b""  # what is agreed on, as the response says it
+        self.deflate: Deflate | None = None
+        self._used = False  # since somebody last looked
         self._asked = False  # websocket.connect has been given out
         self._socket: WebSocketEngine | None = None
         self._queue: deque[str | bytes] = deque()
@@ -121,6 +125,7 @@ class Session(Handshaking):
         if type(event) is Body:
             self._held += len(event.data)
             if self._socket is not None:
+                self._used = True
                 self._socket.feed(event.data)
                 self._pull()
         else:
@@ -273,8 +278,8 @@ class Session(Handshaking):
         terms = self.service.sockets
         assert terms is not None
         headers = message.get("headers", ())
-        fields = response_fields(subprotocol, headers, b"", self._offer.key)
-        self._socket = WebSocketEngine(terms.max_size)
+        fields = response_fields(subprotocol, headers, self.extensions, self._offer.key)
+        self._socket = WebSocketEngine(terms.max_size, self.deflate)
         rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
         self._state = OPEN
         self._record(101)
@@ -295,6 +300,7 @@ class Session(Handshaking):
             text, data = _converted(text, data)
         assert self._socket is not None
         queued = 0
+        self._used = True
         content = data if text is None else text
         assert content is not None
         for piece in self._socket.render(content):
@@ -349,9 +355,13 @@ class Session(Handshaking):
     def look(self, now: float) -> float:
         """Pings: send what is due, give up who does not answer; returns when to look again."""
         terms = self.service.sockets
-        if self._state is not OPEN or terms is None or not terms.ping_interval:
+        if self._state is not OPEN or self._socket is None or terms is None:
             return NEVER
-        assert self._socket is not None
+        if not self._used and self.deflate is not None:
+            self.deflate.rest()
+        self._used = False
+        if not terms.ping_interval:
+            return NEVER
         if self._ping_sent and terms.ping_timeout is not None:
             due = self._ping_sent + terms.ping_timeout
             if now < due:

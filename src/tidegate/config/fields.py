@@ -244,7 +244,7 @@ class Config(Settings):
         20.0, Duration(), SOCKETS, "For the answer to a ping", optional=True
     )
     ws_per_message_deflate: bool = option(
-        True, Switch(spelled=True), SOCKETS, "Not there yet: messages are not compressed"
+        True, Switch(spelled=True), SOCKETS, "Compress messages, for clients that can"
     )
     timeout_worker_healthcheck: float = option(
         5.0, Duration(), COMPATIBILITY, "Goes with several workers"
@@ -311,10 +311,6 @@ class Config(Settings):
 
     def _notes_on_what_is_to_come(self) -> list[str]:
         said = []
-        if self._changed("ws_per_message_deflate"):
-            said.append(
-                "--ws-per-message-deflate has no effect yet: this version compresses no messages."
-            )
         if self.http2:
             said.append("--http2 has no effect yet: this version serves HTTP/1.1.")
         said += [

@@ -14,6 +14,8 @@ from tidegate.protocol.events import Request
 if TYPE_CHECKING:
     from tidegate.asgi.service import Service
     from tidegate.asgi.session import Session
+    from tidegate.protocol.websocket.engine import Deflate
+    from tidegate.protocol.websocket.handshake import Offer
     from tidegate.serving.tcp import TcpConnection
 
 
@@ -28,6 +30,7 @@ def open_session(
         if not request.end:
             raise Refused(400, "a WebSocket handshake has no body", "RFC 6455 4.1")
         offer = read_offer(request.head)
+        extensions, deflate = _compression(service, offer)
     except Refused as refused:
         text = f"{refused.status}: {refused.reason} ({refused.section})\n".encode()
         refusal = Exchange(service, connection, connection.engine, request, {})
@@ -36,5 +39,21 @@ def open_session(
         service.log.debug("WebSocket of %s refused with %d: %s (%s)", *told)
         return None
     session = Session(service, connection, connection.engine, request, offer)
+    session.extensions, session.deflate = extensions, deflate
     session.scope = websocket_scope(origin, connection.engine, request, offer.subprotocols)
     return session
+
+
+def _compression(service: Service, offer: Offer) -> tuple[bytes, Deflate | None]:
+    """What is agreed on, as the response says it, and what does it; raises Refused."""
+    if not offer.extensions or service.sockets is None or not service.sockets.deflate:
+        return b"", None
+    from tidegate.protocol.websocket.deflate import BadOffer, MessageDeflate, Terms, negotiate
+    from tidegate.protocol.websocket.handshake import Refused
+
+    terms = Terms()
+    try:
+        agreed = negotiate(offer.extensions, terms)
+    except BadOffer as error:
+        raise Refused(400, str(error), "RFC 6455 9.1") from error
+    return (b"", None) if agreed is None else (agreed[0], MessageDeflate(agreed[1], terms))

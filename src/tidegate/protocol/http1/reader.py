@@ -201,6 +201,8 @@ def _interpret(special: Headers, version: str) -> Framing:
     upgrade = None
     if not old and b"upgrade" in found and b"upgrade" in options:  # RFC 9110 7.8
         upgrade = b",".join(found[b"upgrade"]).lower()
+        if b"websocket" in _tokens([upgrade]):
+            upgrade = b"websocket"  # of a list, in the client's order, we may choose (RFC 9110 7.8)
     continues = False
     for value in () if old else found.get(b"expect", ()):
         if value.lower() != b"100-continue":
