@@ -366,16 +366,22 @@ def test_what_goes_through_a_tunnel_is_framed_by_nothing() -> None:
     engine.send_body(1, b"", True)
     assert taken(engine) == b""
     assert engine.ending is Ending.STAGED
+    assert not engine.resting
 
 
 def test_a_tunnel_that_is_not_read_stops_the_reading() -> None:
     engine = tunnel()
     engine.receive(bytes(UNREAD_BOUND - 1))
     assert engine.hungry
+    assert engine.resting
     engine.receive(b"x")
     assert not engine.hungry
+    assert not engine.resting
     engine.take_body(1, 1)
     assert engine.hungry
+    assert engine.resting
+    [event] = engine.receive(GET)
+    assert isinstance(event, Body)
 
 
 def test_what_had_come_before_a_tunnel_counts_as_unread() -> None:
@@ -389,6 +395,7 @@ def test_the_peer_s_end_of_a_tunnel_is_told_and_ends_it() -> None:
     engine = tunnel()
     [event] = engine.receive_eof()
     assert isinstance(event, Reset)
+    assert not engine.resting
     engine.send_body(1, b"", True)
     assert engine.ending is Ending.CLOSE
 

@@ -109,10 +109,14 @@ class Http1Engine(Answering):
 
     def receive(self, data: bytes) -> list[Event]:
         """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
-        if self.resting and len(data) <= REMEMBERED_HEAD:
-            parsed = self._known.get(data)
-            if parsed is not None:
-                return [self._begin_request(parsed)]
+        if self.resting:
+            if self._reading is HEAD:
+                parsed = self._known.get(data) if len(data) <= REMEMBERED_HEAD else None
+                if parsed is not None:
+                    return [self._begin_request(parsed)]
+            elif self._unread + len(data) < UNREAD_BOUND:  # a tunnel
+                self._unread += len(data)
+                return [Body(self._stream, data, False)]
         return self._receive(data)
 
     def _receive(self, data: bytes) -> list[Event]:
@@ -326,6 +330,8 @@ class Http1Engine(Answering):
             return
         self._unread -= size
         self._see_hunger()
+        if self._reading is Reading.SWITCHED:
+            self.resting = self.hungry and not self._over
         if self._continue and not self._head_left:
             self._continue = False
             self._put(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -347,6 +353,7 @@ class Http1Engine(Answering):
                 self.resting = True
             return
         reading = self._reading
+        self.resting = False
         if reading is Reading.COMPLETE:
             self._end_exchange()
         elif reading is Reading.CLOSED:
@@ -382,7 +389,7 @@ class Http1Engine(Answering):
             self._end_answer()  # all that was promised is out: the answer is whole
             return
         self._head = b""
-        self._plain = False
+        self._plain = self.resting = False
         self._reading = Reading.CLOSED
         # a close tells the truth where the framing shows the gap; where the close itself is
         # the framing, only a reset does
@@ -414,6 +421,7 @@ class Http1Engine(Answering):
         self._keep = self._plain = False
         self._unread = len(rest)
         self._see_hunger()
+        self.resting = self.hungry and not self._over
         return rest
 
 
