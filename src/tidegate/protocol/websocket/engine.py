@@ -287,6 +287,10 @@ class WebSocketEngine:
                 self._decoder.decode(piece, end)
             except UnicodeDecodeError:
                 raise _Broken(BAD_DATA, "a text is not UTF-8") from None
+            torn = self._decoder.getstate()[0]
+            # half a surrogate, whose third byte CPython waits for before it says no
+            if torn[:1] == b"\xed" and torn[1:] >= b"\xa0":
+                raise _Broken(BAD_DATA, "a text is not UTF-8")
 
     def _inflate(self, piece: bytes, end: bool) -> bytes:
         assert self._deflate is not None
@@ -324,14 +328,13 @@ class WebSocketEngine:
             return self._take_close(payload)
         if opcode == Opcode.PONG:
             return Pong(payload)
-        if self.close_sent is None:
-            pong = render_frame(Opcode.PONG, payload)
-            if self._pongs + len(pong) > PONGS_BOUND:
-                # RFC 6455 5.5.3: the most recent ping may be the only one that is answered
-                self._out = [frame for frame in self._out if frame[0] != FIN | Opcode.PONG]
-                self._pongs = 0
-            self._out.append(pong)
-            self._pongs += len(pong)
+        pong = render_frame(Opcode.PONG, payload)  # after our close too (RFC 6455 5.5.2)
+        if self._pongs + len(pong) > PONGS_BOUND:
+            # RFC 6455 5.5.3: the most recent ping may be the only one that is answered
+            self._out = [frame for frame in self._out if frame[0] != FIN | Opcode.PONG]
+            self._pongs = 0
+        self._out.append(pong)
+        self._pongs += len(pong)
         return None
 
     def _take_close(self, payload: bytes) -> Closed:
@@ -381,18 +384,25 @@ class WebSocketEngine:
         return [head + payload] if size <= JOIN_BOUND else [head, payload]
 
     def send_ping(self, payload: bytes) -> None:
-        """Up to 125 bytes that the peer sends back."""
+        """Up to 125 bytes that the peer sends back; ValueError for more."""
+        if len(payload) > CONTROL_BOUND:
+            raise ValueError("a ping of more than 125 bytes (RFC 6455 5.5)")
         if self.close_sent is None:
             self._out.append(render_frame(Opcode.PING, payload))
 
     def send_close(self, code: int, reason: str) -> None:
-        """Say that nothing more comes from us; only the first time counts. 1005: without a code."""
+        """Say that nothing more comes from us; only the first time counts. 1005: without a code.
+
+        ValueError for a code or a reason that cannot be sent.
+        """
         if self.close_sent is not None:
             return
-        self.close_sent = code
         payload = b""
         if code != NO_CODE:
+            if code not in CODES:
+                raise ValueError(f"{code} is not a code to close with (RFC 6455 7.4)")
             payload = code.to_bytes(2, "big") + _cut(reason)
+        self.close_sent = code
         self._out.append(render_frame(Opcode.CLOSE, payload))
         if self.state is State.OPEN:
             self.state = State.CLOSING

@@ -84,7 +84,8 @@ def _key(headers: Headers) -> bytes:
 def _subprotocols(headers: Headers) -> list[str]:
     """Several fields are one list (4.1, 11.3.4); each element a token, none twice."""
     found: list[str] = []
-    for value in _values(headers, b"sec-websocket-protocol"):
+    values = _values(headers, b"sec-websocket-protocol")
+    for value in values:
         for element in value.split(b","):
             name = element.strip(b" \t")
             if not name:
@@ -94,6 +95,8 @@ def _subprotocols(headers: Headers) -> list[str]:
             if name.decode() in found:
                 raise Refused(400, "a subprotocol is named twice", "RFC 6455 4.1")
             found.append(name.decode())
+    if values and not found:
+        raise Refused(400, "Sec-WebSocket-Protocol names nothing", "RFC 6455 4.3")
     return found
 
 
