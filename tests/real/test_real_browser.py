@@ -72,3 +72,44 @@ def test_the_stream_comes_back_after_a_restart(page: Any) -> None:
         expect(page, "#reconnects").to_have_text("1")
         expect(page, "#number").to_have_text(re.compile(r"^([4-9]|\d\d+)$"))
         page.goto("about:blank")
+
+
+SOCKET_PAGE = rb"""<!doctype html><p id=said></p><script>
+const socket = new WebSocket(`ws://${location.host}/socket`, ["chat"]);
+socket.binaryType = "arraybuffer";
+const said = [];
+socket.onopen = () => { socket.send("h\u00e9llo".repeat(20000)); };
+socket.onmessage = (event) => {
+  if (typeof event.data === "string") {
+    said.push(socket.protocol, socket.extensions !== "", event.data.length);
+    socket.send(new Uint8Array([0, 255]));
+  } else {
+    said.push(...new Uint8Array(event.data));
+    socket.close(3333, "enough");
+  }
+};
+socket.onclose = (event) => {
+  said.push(event.code, event.reason, event.wasClean);
+  document.getElementById("said").textContent = said.join(" ");
+};
+</script>"""
+
+
+@pytest.mark.parametrize("deflate", [True, False])
+def test_a_page_opens_a_socket(page: Any, deflate: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [(b"content-type", b"text/html; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": SOCKET_PAGE})
+            return
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0]})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+
+    with serve(app, lifespan="off", ws_per_message_deflate=deflate) as server:
+        page.goto(f"{server.url}/")
+        agreed = str(deflate).lower()
+        expect(page, "#said").to_have_text(f"chat {agreed} 100000 0 255 3333 enough true")
+        page.goto("about:blank")

@@ -347,7 +347,7 @@ class WebSocketEngine:
                 reason = payload[2:].decode()
             except UnicodeDecodeError:
                 raise _Broken(BAD_DATA, "the reason of a close is not UTF-8") from None
-        self.send_close(code, "")
+        self.send_close(code, reason)  # both: a browser shows the reason that comes back
         self._end()
         return Closed(code, reason)
 
