@@ -371,7 +371,7 @@ def test_61_close_uses_code_and_reason(message: Any, expected: tuple[int, str]) 
         assert client.raw.read_eof() == b""
 
 
-@pytest.mark.parametrize("message", [{"code": 1005}, {"code": 99}, {"code": "x"}, {"reason": "a" * 124}])  # fmt: skip
+@pytest.mark.parametrize("message", [{"code": 1005}, {"code": 99}, {"code": "x"}, {"reason": "a" * 124}, {"reason": "\ud800"}, {"reason": b"a"}])  # fmt: skip
 def test_61_a_close_that_cannot_be_sent_raises(message: Any) -> None:
     async def play(scope: Any, receive: Any, send: Any) -> Any:
         await send({"type": "websocket.accept"})

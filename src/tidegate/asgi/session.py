@@ -316,7 +316,11 @@ class Session(Handshaking):
                 f"websocket.close cannot have the code {code!r}: RFC 6455 7.4 allows 1000 to 1003, "
                 "1007 to 1014 and 3000 to 4999"
             )
-        if not isinstance(reason, str) or len(reason.encode()) > REASON_BOUND:
+        try:
+            size = len(reason.encode())
+        except (AttributeError, UnicodeEncodeError):
+            size = REASON_BOUND + 1
+        if size > REASON_BOUND:
             raise ApplicationError(
                 f"the reason of websocket.close must be a str of at most {REASON_BOUND} bytes"
             )

@@ -297,7 +297,7 @@ def test_codes_that_are_never_sent(code: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1000, "\ud800"), (70_000, ""), (-1, "")])
+@pytest.mark.parametrize(("code", "reason"), [(1000, "\ud800"), (70_000, ""), (-1, "")], ids=repr)
 def test_a_close_that_cannot_be_said_leaves_another_to_be_said(code: int, reason: str) -> None:
     found = Drive()
     with suppress(ValueError, OverflowError, ApplicationError):

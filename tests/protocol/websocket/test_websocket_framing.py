@@ -247,6 +247,14 @@ def test_pongs_that_pile_up_stay_few_and_the_last_is_there() -> None:
     assert pongs[-1] == payloads[-1]
 
 
+def test_pongs_that_are_taken_are_all_there() -> None:
+    found = Drive()
+    payloads = [f"{at:0>125}".encode() for at in range(150)]
+    for some in range(0, 150, 30):
+        found.feed(b"".join(map(ping, payloads[some : some + 30])))
+    assert [one.payload for one in found.sent] == payloads
+
+
 def test_our_ping_and_close_outlive_a_pile_of_pongs() -> None:
     engine = WebSocketEngine()
     many = b"".join(ping(f"{at:0>125}".encode()) for at in range(100))
