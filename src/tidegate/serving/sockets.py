@@ -1,6 +1,6 @@
 """Where a request to become a WebSocket turns into a session, or is refused.
 
-Imported by every server, and so kept light: what sockets need is loaded when the first one asks.
+Loaded, with all that sockets need, when the first one asks.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.scope import Origin, websocket_scope
+from tidegate.asgi.session import Session
 from tidegate.protocol.events import Request
+from tidegate.protocol.websocket.handshake import Offer, Refused, read_offer
 
 if TYPE_CHECKING:
     from tidegate.asgi.service import Service
-    from tidegate.asgi.session import Session
     from tidegate.protocol.websocket.engine import Deflate
-    from tidegate.protocol.websocket.handshake import Offer
     from tidegate.serving.tcp import TcpConnection
 
 
@@ -23,9 +23,6 @@ def open_session(
     service: Service, connection: TcpConnection, origin: Origin, request: Request
 ) -> Session | None:
     """The session for a handshake; None: it was refused, and has its answer."""
-    from tidegate.asgi.session import Session
-    from tidegate.protocol.websocket.handshake import Refused, read_offer
-
     try:
         if not request.end:
             raise Refused(400, "a WebSocket handshake has no body", "RFC 6455 4.1")
@@ -49,7 +46,6 @@ def _compression(service: Service, offer: Offer) -> tuple[bytes, Deflate | None]
     if not offer.extensions or service.sockets is None or not service.sockets.deflate:
         return b"", None
     from tidegate.protocol.websocket.deflate import BadOffer, MessageDeflate, Terms, negotiate
-    from tidegate.protocol.websocket.handshake import Refused
 
     terms = Terms()
     try:

@@ -22,7 +22,6 @@ from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
 from tidegate.serving.site import TURN, Site
-from tidegate.serving.sockets import open_session
 from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
@@ -210,6 +209,8 @@ class TcpConnection(Writing):
         service = site.service
         self.begun += 1
         if request.head.upgrade == b"websocket" and service.sockets is not None:
+            from tidegate.serving.sockets import open_session
+
             session = open_session(service, self, self._origin, request)
             if session is None:
                 return

@@ -6,6 +6,7 @@ import itertools
 import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -71,13 +72,13 @@ def trickle(part: MessageDeflate, payload: bytes, bound: int) -> bytes:
     return output
 
 
-def traced(work: object) -> tuple[int, int]:
+def traced(work: Callable[[], object]) -> tuple[int, int]:
     """Bytes that `work()` left behind, and the most it had at a time."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        work()  # type: ignore[operator]
+        work()
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -380,7 +381,8 @@ def test_a_context_that_is_dropped_is_not_referred_to() -> None:
     part = deflate(DROPPED)
     message = b"all the waves " * 8
     first, second = part.compress(message), part.compress(message)
-    assert first == second == raw(message)
+    assert first == second
+    assert inflate(deflate(), second or b"") == message
 
 
 def test_a_client_that_refers_to_a_context_it_gave_up_is_not_understood() -> None:
@@ -460,6 +462,7 @@ def test_streams_that_end_are_followed_by_others(agreed: Agreed, size: int) -> N
             end = at + size >= len(payload)
             output += part.decompress(payload[at : at + size], end, len(wanted) - len(output))
         assert output == wanted
+    assert inflate(part, payload) == wanted
     assert inflate(part, raw(b"and on as usual")) == b"and on as usual"
 
 
