@@ -578,6 +578,42 @@ def test_a_bomb_inside_the_engine_closes_with_1009() -> None:
     assert isinstance(told, Closed) and (told.code, told.fault) == (1009, True)
 
 
+def engine_and_frames(size: int, payload: bytes, parts: int = 1) -> tuple[WebSocketEngine, bytes]:
+    """An engine, and one compressed message as a client sends it, in as many frames."""
+    wire = bytearray()
+    step = len(payload) // parts + 1
+    for begin in range(0, len(payload), step):
+        first = COMPRESSED | Opcode.BINARY if not begin else 0
+        fin = FIN if begin + step >= len(payload) else 0
+        piece = payload[begin : begin + step]
+        head = bytearray(render_head(first | fin, len(piece)))
+        head[1] |= 0x80
+        wire += bytes(head) + b"tide" + xor_mask(piece, b"tide")
+    return WebSocketEngine(size, deflate(terms=Terms())), bytes(wire)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+@pytest.mark.parametrize("size", [10, 200, 1000, 70_000])
+def test_what_grows_when_compressed_may_still_fill_the_bound(size: int, parts: int) -> None:
+    message = random.Random(size).randbytes(size)
+    payload = raw(message)
+    assert len(payload) > size
+    engine, wire = engine_and_frames(size, payload, parts)
+    engine.feed(wire)
+    assert engine.next() == message
+
+
+@pytest.mark.parametrize("parts", [1, 50])
+def test_a_payload_that_inflates_to_nothing_is_bounded_too(parts: int) -> None:
+    """Empty blocks: the size of a message is never reached, that of what carries it is."""
+    engine, wire = engine_and_frames(1000, b"\x00\x00\x00\xff\xff" * 2000 + b"\x00", parts)
+    told = None
+    for begin in range(0, len(wire), 100):
+        engine.feed(wire[begin : begin + 100])
+        told = told or engine.next()
+    assert isinstance(told, Closed) and (told.code, told.fault) == (1009, True)
+
+
 def test_thousands_of_streams_do_not_copy_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes that zlib sees grow with the payload, not with its square."""
     seen = []

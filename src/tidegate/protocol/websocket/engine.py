@@ -36,6 +36,7 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL = 1000, 1001, 1002, 1005, 
 BAD_DATA, TOO_BIG, INTERNAL_ERROR, RESTART = 1007, 1009, 1011, 1012
 REASON_BOUND = CONTROL_BOUND - 2  # bytes
 PONGS_BOUND = 4096  # bytes of pongs nobody takes: a flood of pings is answered by its last
+COMPRESSED_SLACK = 1024  # bytes a small message may grow by when it is "compressed"
 SHARE = 512  # frames one call of `next` goes through: a message may come in millions of them
 JOIN_BOUND = 16 * 1024  # copying up to here costs less than a second piece of output
 
@@ -232,7 +233,13 @@ class WebSocketEngine:
             raise _Broken(PROTOCOL_ERROR, "a continuation of nothing (RFC 6455 5.4)")
 
     def _check_size(self, length: int, first: int) -> None:
-        if self._size and not first & Opcode.CLOSE and self._received + length > self._size:
+        if not self._size or first & Opcode.CLOSE:
+            return
+        bound = self._size
+        if first & COMPRESSED or self._compressed:
+            # what it inflates to is bounded as it comes; this is for what inflates to nothing
+            bound = 2 * bound + COMPRESSED_SLACK
+        if self._received + length > bound:
             raise _Broken(TOO_BIG, f"a message of more than {self._size} bytes")
 
     def _begin_frame(self, first: int, length: int, mask: bytes) -> None:
@@ -341,7 +348,7 @@ class WebSocketEngine:
         code, reason = NO_CODE, ""
         if payload:
             code = int.from_bytes(payload[:2], "big")
-            if len(payload) == 1 or code not in CODES:
+            if code not in CODES:  # one byte is never among them
                 raise _Broken(PROTOCOL_ERROR, "not a code to close with (RFC 6455 7.4)")
             try:
                 reason = payload[2:].decode()
