@@ -218,6 +218,7 @@ def test_a_handshake_that_is_none_is_refused(raw: bytes, status: int) -> None:
         assert response.status == status
         expected = [b"13"] if b"Version: 13\r\n" not in raw else []
         assert response.all(b"sec-websocket-version") == expected
+        assert response.all(b"upgrade") == ([b"websocket"] if status == 426 else [])
         assert client.read_eof() == b""
         assert app.news.empty()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.support.http1_client import Pairs, read, sent
 from tests.support.http1_drive import (
@@ -354,6 +356,19 @@ def test_what_is_between_the_peers_is_not_the_applications_to_say(
     assert found.body == b"foobar"
     own = b"chunked" if not headers and pair[0].lower() == b"transfer-encoding" else None
     assert found[pair[0].lower()] == own
+    assert engine.ending is Ending.NO
+
+
+@pytest.mark.parametrize("status", [426, 400])
+@pytest.mark.parametrize("pair", [(b"upgrade", b"a/1, b"), [b"Upgrade", b"a/1, b"]])
+def test_only_a_426_asks_for_an_upgrade(status: int, pair: Any) -> None:
+    """RFC 9110 15.5.22: it has to; 7.8: and the connection field names it."""
+    engine = begun()
+    engine.send_head(1, status, [*LENGTH, pair])
+    engine.send_body(1, b"foobar", True)
+    found = read(b"".join(engine.take_output()))  # type: ignore[arg-type]
+    assert found[b"upgrade"] == (b"a/1, b" if status == 426 else None)
+    assert found[b"connection"] == (b"upgrade" if status == 426 else None)
     assert engine.ending is Ending.NO
 
 

@@ -122,6 +122,8 @@ class Answering:
         parsed = self._parsed
         lines = [writer.FINAL[status], self._defaults.block]
         length, flags = writer.read_fields(headers, lines)
+        if status == 426:
+            lines.extend(writer.upgrade_lines(headers))
         framing = LENGTH
         if parsed.is_head or status in BODILESS:
             framing = NO_BODY

@@ -9,7 +9,7 @@ Content-Length is a promise the engine will hold it to.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tidegate.errors import ApplicationError
@@ -162,6 +162,13 @@ def _meaning(name: bytes, value: bytes, line: bytes) -> Meaning:
         return Meaning(-1, Flag.SERVER, line)
     # Transfer-Encoding, Keep-Alive, Upgrade and their kin are hop-by-hop: ours to say
     return Meaning(-1, 0, b"")
+
+
+def upgrade_lines(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """What a 426 asks the client to upgrade to (RFC 9110 15.5.22); fields that are checked."""
+    for name, value in headers:
+        if name.lower() == b"upgrade":
+            yield b"upgrade: %b\r\nconnection: upgrade\r\n" % value
 
 
 def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

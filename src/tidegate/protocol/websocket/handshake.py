@@ -53,10 +53,10 @@ def read_offer(head: RequestHead) -> Offer:
     versions = _values(head.headers, b"sec-websocket-version")
     if versions != [VERSION]:
         # 426 with the versions there are; a list of several is no version either
-        ours = (b"sec-websocket-version", VERSION)
+        ours, asked = (b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")
         if not versions:
             raise Refused(400, "no Sec-WebSocket-Version", "RFC 6455 4.2.1", ours)
-        raise Refused(426, "this server speaks WebSocket version 13", "RFC 6455 4.4", ours)
+        raise Refused(426, "this server speaks WebSocket version 13", "RFC 6455 4.4", asked, ours)
     return Offer(
         _key(head.headers),
         _subprotocols(head.headers),
