@@ -377,7 +377,7 @@ def test_a_bug_at_the_end_of_a_turn_ends_that_connection_alone():
     with station(waits) as server:
         peer = server.accept()
         peer.send(GET)
-        with mock.patch.object(TcpConnection, "_turn", side_effect=RuntimeError("a bug")):
+        with mock.patch.object(TcpConnection, "on_batch_end", side_effect=RuntimeError("a bug")):
             gate.set()
             server.turn(10)
         assert "Internal error on a connection" in server.logged()

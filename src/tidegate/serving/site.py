@@ -18,6 +18,7 @@ from tidegate.net.poller import Poller
 from tidegate.observe.counters import Counters
 from tidegate.protocol.engine import Limits
 from tidegate.protocol.headers import Defaults
+from tidegate.serving.turn import Turn
 
 if TYPE_CHECKING:
     from tidegate.asgi.session import Session
@@ -138,6 +139,7 @@ class Site:
         "service",
         "state",
         "terms",
+        "turn",
     )
 
     def __init__(  # noqa: PLR0913 - all of them named, none with a default
@@ -176,3 +178,4 @@ class Site:
         self.proxy_protocol = proxy_protocol
         self.certificates = certificates
         self.plain = plain
+        self.turn = Turn(service.loop, service.clock)

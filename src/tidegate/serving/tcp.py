@@ -3,8 +3,8 @@
 Strategy: the poller calls `on_readable`; what was read goes to the engine, its events go to the
 exchange, and what all of them want to say leaves in one write at the end of the callback ("cork").
 An application that answers later marks the connection (`flush_soon`), and its bytes leave at the
-end of that loop turn. The next pipelined request is begun only here, never inside an application's
-`send`, and no connection gets more than its share of a batch.
+end of that loop turn (turn.py). The next pipelined request is begun only here, never inside an
+application's `send`, and no connection gets more than its share of a batch.
 """
 
 from __future__ import annotations
@@ -253,13 +253,15 @@ class TcpConnection(Writing):
 
     # ------------------------------------------------------------------------ writing
 
-    def _on_flush_due(self) -> None:
-        self.flush_due = False
+    def on_turn_end(self) -> None:
         if self._phase:
+            self.flush_due = False
             return
         try:
-            ready = self.engine.stalled and not self._outbox.backlog
-            self._turn(self.engine.receive(b"") if ready else [])
+            if self.engine.stalled and not self._outbox.backlog:
+                self._turn(self.engine.receive(b""))
+            else:
+                self.on_batch_end()
             if self._tls is not None and self._tls.more and not self._phase:
                 self._read_more(self._tls)
         except Exception as error:

@@ -77,7 +77,7 @@ class Writing:
         """At the end of this callback or loop turn."""
         if not self.flush_due:
             self.flush_due = True
-            self._site.service.loop.call_soon(self._on_flush_due)
+            self._site.turn.add(self)
 
     def finish(self) -> None:
         """An answer is complete: write it now, leave what follows from it to the loop's turn."""
@@ -127,7 +127,7 @@ class Writing:
 
     # ------------------------------------------------------------------------ the other half's
 
-    def _on_flush_due(self) -> None:
+    def on_turn_end(self) -> None:
         raise NotImplementedError
 
     def _watch(self) -> None:
