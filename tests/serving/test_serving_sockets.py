@@ -157,3 +157,96 @@ def test_sockets_count_for_the_limit_on_concurrency():
         second.send(handshake())
         assert second.expect(b"Unavailable\n").startswith(b"HTTP/1.1 503 ")
         assert first.alive
+
+
+def test_the_answer_to_a_message_leaves_in_the_callback_that_read_it():
+    async def echoes(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    with station(echoes) as server:
+        peer = opened(server, server.accept_unix())
+        peer.sock.send(masked(TEXT, b"now"))
+        seen = []
+
+        def read() -> None:
+            peer.connection.on_readable()
+            for member in server.site.poller.batch or ():
+                member.on_batch_end()
+            seen.append(peer.look())
+
+        server.loop.call_soon(read)
+        server.turn(1)
+        assert seen == [bytes((0x80 | TEXT, 3)) + b"now"]
+
+
+@pytest.mark.parametrize("most", [1, 8, 32])
+def test_a_flood_of_messages_leaves_others_their_turn(most):
+    turns, runs = [0], []
+
+    async def counts(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            runs.append(turns[0])
+
+    async def others():
+        while len(runs) < 300:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    with station(counts, ws_max_queue=most) as server:
+        peer = opened(server, server.accept_unix())
+        task = server.loop.create_task(others())
+        peer.send(masked(TEXT, b"x") * 300)
+        server.until(task.done)
+        assert max(runs.count(turn) for turn in set(runs)) == most
+
+
+def test_a_silent_socket_keeps_no_queue():
+    with station(listens, ws_ping_interval=20, ws_ping_timeout=None) as server:
+        peer = opened(server, server.accept())
+        session = peer.connection._exchange
+        unused = session._queue
+        peer.send(masked(TEXT, b"x"))
+        server.turn()
+        assert session._queue is not unused
+        server.advance(70)
+        assert session._queue is unused
+        peer.send(masked(TEXT, b"x") + closing(1000))
+        server.until(lambda: not peer.alive or peer.look().endswith(b"\x03\xe8"))
+        assert session._queue is not unused
+
+
+def test_a_close_of_ours_finds_the_peers_behind_messages_nobody_took():
+    gate = asyncio.Event()
+
+    async def closes(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await gate.wait()
+        await send({"type": "websocket.close", "code": 3001})
+
+    with station(closes, ws_max_queue=4) as server:
+        peer = opened(server, server.accept_unix())
+        peer.send(masked(TEXT, b"x") * 100 + closing(1000))
+        gate.set()
+        assert peer.finish() == b"\x88\x02\x0b\xb9"  # without a second of waiting
+
+
+def test_a_stream_of_messages_is_read_for_as_long_as_it_is_taken():
+    taken = []
+
+    async def takes(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            taken.append(len(message["bytes"]))
+
+    with station(takes) as server:
+        peer = opened(server, server.accept())
+        flood = masked(2, bytes(1000)) * (4 * UNREAD_BOUND // 1000)
+        peer.send(flood)
+        server.until(lambda: sum(taken) >= 4 * UNREAD_BOUND // 1000 * 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -48,8 +48,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    yield Lab()
+def lab() -> Lab:
+    return Lab()
 
 
 def test_one_callback_serves_all_in_their_order(lab: Lab) -> None:

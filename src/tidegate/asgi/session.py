@@ -3,8 +3,10 @@
 Strategy: until the application answers the handshake this is an HTTP request; from `accept` on the
 engine carries a tunnel, whose bytes go through a `WebSocketEngine` of our own. Messages are decoded
 only as far ahead of the application as a short queue reaches: what lies behind stays as it came,
-counts as unread, and stops the reading. As in the exchange, a table says which message may come in
-which state, and whatever happens, `receive` ends in one `websocket.disconnect`, again and again.
+counts as unread, and stops the reading. A message wakes the application in the callback that
+brought it, so that its answer leaves with the batch (waiter.py). As in the exchange, a table says
+which message may come in which state, and whatever happens, `receive` ends in one
+`websocket.disconnect`, again and again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.asgi.handshaking import CLOSED, CONNECTING, OPEN, Handshaking, State
+from tidegate.asgi.waiter import Waiter
 from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
 from tidegate.errors import ApplicationError, ClientDisconnected
 from tidegate.protocol.engine import Engine
@@ -29,7 +32,6 @@ from tidegate.protocol.websocket.engine import (
     TOO_BIG,
     Closed,
     Deflate,
-    Pong,
     WebSocketEngine,
 )
 from tidegate.protocol.websocket.handshake import Offer, response_fields
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
     from tidegate.asgi.service import Service
 
 QUEUE_BOUND = 64 * 1024  # bytes of messages decoded ahead of the application
+REPORT = 16 * 1024  # bytes decoded before the HTTP engine is told: a small part of its bound
 CLOSE_WAIT = 10.0  # seconds for the peer to answer our close
 END_WAIT = 5.0  # seconds for the application to answer what came ahead of the peer's close
+
+_NO_QUEUE: deque[str | bytes] = deque()  # in place of one that an idle socket need not have: 0.7 KB
 
 
 class Session(Handshaking):
@@ -48,8 +53,8 @@ class Session(Handshaking):
 
     # fmt: off
     __slots__ = (
-        "_asked", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue", "_queued",
-        "_socket", "_timer", "_used", "_waiters", "deflate", "extensions",
+        "_asked", "_behind", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue",
+        "_queued", "_socket", "_timer", "_used", "_waiter", "_waiters", "deflate", "extensions",
     )
     # fmt: on
 
@@ -63,10 +68,12 @@ class Session(Handshaking):
         self._used = False  # since somebody last looked
         self._asked = False  # websocket.connect has been given out
         self._socket: WebSocketEngine | None = None
-        self._queue: deque[str | bytes] = deque()
+        self._queue = _NO_QUEUE
         self._queued = 0  # bytes in the queue
+        self._behind = False  # the queue was full: there may be more to decode
         self._held = 0  # bytes the engine counts as unread
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiter: Waiter | None = None  # at hand for the next who waits
+        self._waiters: list[Waiter] = []
         self._ending: Closed | None = None  # has come, behind messages that are in the queue
         self._timer: asyncio.TimerHandle | None = None
         self._ping_due = 0.0
@@ -122,14 +129,18 @@ class Session(Handshaking):
 
     def feed(self, event: Event) -> None:
         """The engine's events for this stream."""
-        if type(event) is Body:
-            self._held += len(event.data)
-            if self._socket is not None:
-                self._used = True
-                self._socket.feed(event.data)
-                self._pull()
-        else:
+        if type(event) is not Body:
             self.lose()
+            return
+        self._held += len(event.data)
+        socket = self._socket
+        if socket is not None:
+            self._used = True
+            socket.feed(event.data)
+            if not self._behind:
+                self._pull(socket)
+                if self._waiters:
+                    self._wake_now()
 
     def lose(self) -> None:
         """The peer is gone without a close."""
@@ -142,41 +153,49 @@ class Session(Handshaking):
             ending = self._ending or Closed(ABNORMAL, "")
             self._leave(ending.code, ending.reason)
 
-    def _pull(self) -> None:
+    def _pull(self, socket: WebSocketEngine) -> None:
         """Decode as far ahead as the queue allows; send what the protocol itself has to say."""
-        socket, queue = self._socket, self._queue
-        assert socket is not None
-        terms = self.service.sockets
-        assert terms is not None
-        while self._queued < QUEUE_BOUND and (not terms.max_queue or len(queue) < terms.max_queue):
-            told = socket.next()
-            if told is None:
+        self._behind = False
+        told = socket.next()
+        while told is not None:
+            kind = type(told)
+            if kind is str or kind is bytes:
+                if self._state is OPEN and self._enqueue(told):  # type: ignore[arg-type]
+                    self._behind = True
+                    break
+            elif kind is Closed:
+                self._take_end(told)  # type: ignore[arg-type]
                 break
-            if type(told) is str or type(told) is bytes:
-                if self._state is OPEN:
-                    queue.append(told)
-                    self._queued += len(told)
-            elif type(told) is Closed:
-                self._take_end(told)
-                break
-            elif type(told) is Pong:
+            else:  # a pong
                 self._ping_sent = 0.0
-        held = socket.unread
-        if held != self._held:
-            self._engine.take_body(self.stream, self._held - held)
-            self._held = held
+            told = socket.next()
+        decoded = self._held - socket.unread
+        if decoded >= REPORT:
+            self._engine.take_body(self.stream, decoded)
+            self._held -= decoded
             self._wake_wire()  # which may read on
-        if self._ending is None:
+        if socket.due and self._ending is None:
             self._say()
-        if self._waiters:
-            self._wake()
         if socket.stalled:
             self.service.loop.call_soon(self._go_on)
 
+    def _enqueue(self, message: str | bytes) -> bool:
+        """True: that is enough for now."""
+        queue = self._queue
+        if queue is _NO_QUEUE:
+            self._queue = queue = deque()
+        queue.append(message)
+        self._queued += len(message)
+        most = self.service.sockets.max_queue  # type: ignore[union-attr]
+        return self._queued >= QUEUE_BOUND or len(queue) == most
+
     def _go_on(self) -> None:
-        if self._socket is not None:
-            self._pull()
+        """The codec had used up its share of a turn."""
+        if self._socket is not None and not self._behind:
+            self._pull(self._socket)
             self._wake_wire()
+            if self._waiters:
+                self._wake_now()
 
     def _say(self) -> None:
         """Pongs, pings and closes on their way."""
@@ -217,32 +236,44 @@ class Session(Handshaking):
                 self._asked = True
                 return {"type": "websocket.connect"}
             if self._queue:
-                return self._next()
-            if self._ending is not None:
+                message = self._queue.popleft()
+                self._queued -= len(message)
+                if type(message) is str:
+                    return {"type": "websocket.receive", "text": message, "bytes": None}
+                return {"type": "websocket.receive", "text": None, "bytes": message}
+            if self._behind:
+                await self._catch_up()
+            elif self._ending is not None:
                 self._end(self._ending)
-            if self._disconnect is not None:
+            elif self._disconnect is not None:
                 return dict(self._disconnect)
-            waiter = self.service.loop.create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
+            else:
+                waiter = self._waiter or Waiter(self.service.loop)
+                self._waiter = None
+                self._waiters.append(waiter)
+                try:
+                    await waiter
+                finally:
+                    self._waiters.remove(waiter)
+                    self._waiter = waiter
 
-    def _next(self) -> Message:
-        message = self._queue.popleft()
-        self._queued -= len(message)
-        if self._held:
-            self._pull()
-        if isinstance(message, str):
-            return {"type": "websocket.receive", "text": message, "bytes": None}
-        return {"type": "websocket.receive", "text": None, "bytes": message}
+    async def _catch_up(self) -> None:
+        """A queue's worth was taken without waiting: others have their turn before the next."""
+        await asyncio.sleep(0)
+        if self._behind and not self._queue and self._socket is not None:
+            self._pull(self._socket)
 
     def _wake(self) -> None:
-        if self._queue or self._disconnect is not None:
+        """From wherever: those who wait go on in the loop's next turn."""
+        if self._queue or self._disconnect is not None or self._ending is not None:
             for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                waiter.wake_soon()
+
+    def _wake_now(self) -> None:
+        """From a callback, and its last act: the application goes on before this returns."""
+        if self._queue or self._disconnect is not None or self._ending is not None:
+            for waiter in tuple(self._waiters):
+                waiter.wake()
 
     # ------------------------------------------------------------------------ what goes out
 
@@ -252,7 +283,8 @@ class Session(Handshaking):
         if step is None:
             self._refuse(message)
         queued = step(self, message)
-        self._wake_wire()
+        if not self._wire.flush_due:
+            self._wire.flush_soon()
         if queued > HIGH_WATER:
             await self._relieve()
 
@@ -289,21 +321,21 @@ class Session(Handshaking):
         if rest:
             self._held += len(rest)
             self._socket.feed(rest)
-            self._pull()
+            self._pull(self._socket)
+            self._wake()
         return 0
 
     def _send(self, message: Message) -> int:
-        text, data = message.get("text"), message.get("bytes")
-        if (text is None) is (data is None):
-            raise ApplicationError("websocket.send needs either 'text' or 'bytes'")
-        if type(text) is not str and type(data) is not bytes:
-            text, data = _converted(text, data)
-        assert self._socket is not None
+        content = message.get("bytes")
+        if content is None:
+            content = message.get("text")
+            if type(content) is not str:
+                content = _content(message)
+        elif type(content) is not bytes or message.get("text") is not None:
+            content = _content(message)
         queued = 0
         self._used = True
-        content = data if text is None else text
-        assert content is not None
-        for piece in self._socket.render(content):
+        for piece in self._socket.render(content):  # type: ignore[union-attr]
             queued = self._engine.send_body(self.stream, piece, False)
         return queued
 
@@ -337,6 +369,8 @@ class Session(Handshaking):
         self._say()
         self._leave(code, reason)
         self._timer = self.service.loop.call_later(CLOSE_WAIT, self._give_up)
+        if self._behind:
+            self._pull(self._socket)  # theirs may be there already
 
     def _give_up(self) -> None:
         self._timer = None
@@ -361,8 +395,8 @@ class Session(Handshaking):
         terms = self.service.sockets
         if self._state is not OPEN or self._socket is None or terms is None:
             return NEVER
-        if not self._used and self.deflate is not None:
-            self.deflate.rest()
+        if not self._used:
+            self._rest()
         self._used = False
         if not terms.ping_interval:
             return NEVER
@@ -384,19 +418,30 @@ class Session(Handshaking):
             return self._ping_due if wait is None else min(self._ping_due, now + wait)
         return self._ping_due
 
+    def _rest(self) -> None:
+        """A silent socket holds as little as it can."""
+        if self.deflate is not None:
+            self.deflate.rest()
+        if not self._queue:
+            self._queue = _NO_QUEUE
+
     def _end_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def _converted(text: object, data: object) -> tuple[str | None, bytes | None]:
+def _content(message: Message) -> str | bytes:
+    """What `websocket.send` sends where it is not simply a str or bytes; raises what is wrong."""
+    text, data = message.get("text"), message.get("bytes")
+    if (text is None) is (data is None):
+        raise ApplicationError("websocket.send needs either 'text' or 'bytes'")
     if text is not None:
         if isinstance(text, str):
-            return str(text), None
+            return str(text)
         raise ApplicationError(f"'text' of websocket.send must be a str, not {type(text).__name__}")
     if isinstance(data, bytes | bytearray | memoryview):
-        return None, bytes(data)
+        return bytes(data)
     raise ApplicationError(f"'bytes' of websocket.send must be bytes, not {type(data).__name__}")
 
 

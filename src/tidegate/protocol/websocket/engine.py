@@ -18,17 +18,17 @@ import enum
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tidegate.protocol.websocket.frames import (
+    BINARY_HEADS,
     COMPRESSED,
     CONTROL_BOUND,
     FIN,
     LENGTH_16,
     MASKED,
     RESERVED,
+    TEXT_HEADS,
     Opcode,
-    binary_head,
     render_frame,
     render_head,
-    text_head,
     unmasker,
 )
 
@@ -104,7 +104,7 @@ class WebSocketEngine:
     # fmt: off
     __slots__ = (
         "_at", "_body", "_compressed", "_data", "_decoder", "_deflate", "_first", "_left", "_mask",
-        "_opcode", "_out", "_pongs", "_received", "_size", "_unmask", "close_sent", "stalled",
+        "_opcode", "_pongs", "_received", "_size", "_unmask", "close_sent", "due", "stalled",
         "state",
     )
     # fmt: on
@@ -125,7 +125,7 @@ class WebSocketEngine:
         self._body: bytearray | None = None
         self._received = 0
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._out: list[bytes] = []
+        self.due: list[bytes] = []  # pings, pongs and closes: `take_output`
         self._pongs = 0  # bytes of pongs among the output
         self.close_sent: int | None = None
         self.stalled = False
@@ -147,7 +147,8 @@ class WebSocketEngine:
         """The next thing to tell; None: more has to come, or (`stalled`) others have their turn."""
         if self._left == _NONE and not self._opcode:
             data, at = self._data, self._at
-            if len(data) - at > 5:
+            have = len(data) - at
+            if have > 5:
                 first = data[at]
                 size = data[at + 1] - MASKED
                 end = at + 6 + size
@@ -165,6 +166,9 @@ class WebSocketEngine:
                         return payload.decode()
                     except UnicodeDecodeError:
                         return self._fail(BAD_DATA, "a text is not UTF-8")
+            elif not have:
+                self.stalled = False
+                return None
         return self._next_slowly()
 
     def _next_slowly(self) -> Told | None:
@@ -338,9 +342,9 @@ class WebSocketEngine:
         pong = render_frame(Opcode.PONG, payload)  # after our close too (RFC 6455 5.5.2)
         if self._pongs + len(pong) > PONGS_BOUND:
             # RFC 6455 5.5.3: the most recent ping may be the only one that is answered
-            self._out = [frame for frame in self._out if frame[0] != FIN | Opcode.PONG]
+            self.due = [frame for frame in self.due if frame[0] != FIN | Opcode.PONG]
             self._pongs = 0
-        self._out.append(pong)
+        self.due.append(pong)
         self._pongs += len(pong)
         return None
 
@@ -374,20 +378,20 @@ class WebSocketEngine:
 
     def render(self, message: str | bytes) -> list[bytes]:
         """A message's frame, in one piece or, if it is long, with its head apart."""
-        if isinstance(message, str):
-            payload, first = message.encode(), _WHOLE_TEXT
+        if type(message) is str:
+            payload, first, heads = message.encode(), _WHOLE_TEXT, TEXT_HEADS
         else:
-            payload, first = message, _WHOLE_BINARY
+            payload, first, heads = message, _WHOLE_BINARY, BINARY_HEADS  # type: ignore[assignment]
         if self._deflate is not None:
             shorter = self._deflate.compress(payload)
             if shorter is not None:
-                payload = shorter
-                first |= COMPRESSED
+                size = len(shorter)
+                head = render_head(first | COMPRESSED, size)
+                return [head + shorter] if size <= JOIN_BOUND else [head, shorter]
         size = len(payload)
-        if size < LENGTH_16 and not first & COMPRESSED:
-            head = text_head(size) if first == _WHOLE_TEXT else binary_head(size)
-        else:
-            head = render_head(first, size)
+        if size < LENGTH_16:
+            return [heads[size] + payload]
+        head = render_head(first, size)
         return [head + payload] if size <= JOIN_BOUND else [head, payload]
 
     def send_ping(self, payload: bytes) -> None:
@@ -395,7 +399,7 @@ class WebSocketEngine:
         if len(payload) > CONTROL_BOUND:
             raise ValueError("a ping of more than 125 bytes (RFC 6455 5.5)")
         if self.close_sent is None:
-            self._out.append(render_frame(Opcode.PING, payload))
+            self.due.append(render_frame(Opcode.PING, payload))
 
     def send_close(self, code: int, reason: str) -> None:
         """Say that nothing more comes from us; only the first time counts. 1005: without a code.
@@ -410,16 +414,16 @@ class WebSocketEngine:
                 raise ValueError(f"{code} is not a code to close with (RFC 6455 7.4)")
             payload = code.to_bytes(2, "big") + _cut(reason)
         self.close_sent = code
-        self._out.append(render_frame(Opcode.CLOSE, payload))
+        self.due.append(render_frame(Opcode.CLOSE, payload))
         if self.state is State.OPEN:
             self.state = State.CLOSING
 
     def take_output(self) -> bytes:
         """Pings, pongs and closes that are due."""
-        if not self._out:
+        if not self.due:
             return b""
-        output = b"".join(self._out)
-        self._out.clear()
+        output = b"".join(self.due)
+        self.due.clear()
         self._pongs = 0
         return output
 

@@ -35,18 +35,9 @@ LENGTH_64 = 127  # eight bytes follow
 
 _SHORT = [bytes((length,)) for length in range(LENGTH_16)]
 _FIRST = [bytes((first,)) for first in range(256)]
-_TEXT = [bytes((FIN | Opcode.TEXT, length)) for length in range(LENGTH_16)]
-_BINARY = [bytes((FIN | Opcode.BINARY, length)) for length in range(LENGTH_16)]
-
-
-def text_head(size: int) -> bytes:
-    """What goes in front of a whole text message, uncompressed."""
-    return _TEXT[size] if size < LENGTH_16 else render_head(FIN | Opcode.TEXT, size)
-
-
-def binary_head(size: int) -> bytes:
-    """What goes in front of a whole binary message, uncompressed."""
-    return _BINARY[size] if size < LENGTH_16 else render_head(FIN | Opcode.BINARY, size)
+# in front of a whole short message, uncompressed, by its length
+TEXT_HEADS = [bytes((FIN | Opcode.TEXT, length)) for length in range(LENGTH_16)]
+BINARY_HEADS = [bytes((FIN | Opcode.BINARY, length)) for length in range(LENGTH_16)]
 
 
 def render_head(first: int, size: int) -> bytes:
