@@ -4,67 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
 from examples.demo.application import Demo
-from tests.support.programs import free_port, need, running, short_folder, wait_for_port
+from tests.support.nginx import nginx
+from tests.support.programs import need, short_folder
 from tests.support.serve import serve
 
 pytestmark = pytest.mark.real
 
-CONFIGURATION = """
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+SITES = """
     client_max_body_size 50m;
-    upstream tidegate {{
-        server {upstream};
+    upstream tidegate {
+        server @UPSTREAM@;
         keepalive 8;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
+    }
+    server {
+        listen @PORT@;
+        location / {
             proxy_pass http://tidegate;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto https;
-        }}
-        location /events {{
+        }
+        location /events {
             proxy_pass http://tidegate;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_buffering off;
-        }}
-        location /straight/ {{
+        }
+        location /straight/ {
             proxy_pass http://tidegate/;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_request_buffering off;
             proxy_buffering off;
-        }}
-        location /old/ {{
+        }
+        location /old/ {
             proxy_pass http://tidegate/;
-        }}
-    }}
-}}
+        }
+    }
 """
 
 
@@ -75,20 +60,6 @@ class Behind:
     app: Demo
     client: httpx.Client
     upstream: str
-
-
-@contextlib.contextmanager
-def nginx(upstream: str, folder: Path) -> Iterator[str]:
-    """nginx before an upstream; the URL it serves."""
-    program = need("nginx")
-    port = free_port()
-    user = "user root;" if os.geteuid() == 0 else ""  # its workers must reach our folder
-    (folder / "nginx.conf").write_text(
-        CONFIGURATION.format(user=user, folder=folder, upstream=upstream, port=port)
-    )
-    with running(program, "-p", folder, "-c", folder / "nginx.conf") as process:
-        wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module", params=["tcp", "unix"])
@@ -104,7 +75,8 @@ def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
             path = folder / "tide.sock"
             stack.enter_context(serve(app, uds=str(path), forwarded_allow_ips="unix:"))
             upstream = f"unix:{path}"
-        url = stack.enter_context(nginx(upstream, folder))
+        port = stack.enter_context(nginx(SITES.replace("@UPSTREAM@", upstream), folder))
+        url = f"http://127.0.0.1:{port}"
         client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=60))
         yield Behind(app, client, request.param)
 

@@ -22,7 +22,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # program -> the Debian package that brings it
-PACKAGES = {"curl": "curl", "nginx": "nginx", "wrk": "wrk", "chromium": "chromium"}
+PACKAGES = {
+    "curl": "curl",
+    "nginx": "nginx",
+    "wrk": "wrk",
+    "chromium": "chromium",
+    "redis-server": "redis-server",
+}
 
 _SEARCH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 _PATIENCE = 30.0  # for a program to start or to end; a machine under load is not a failure
@@ -180,7 +186,7 @@ def install(missing: Sequence[str]) -> None:
     """Fetch Debian packages, quietly and without starting their services."""
     packages = [PACKAGES[program] for program in missing]
     print(f"installing for the tests: {' '.join(packages)}", flush=True)
-    # RUNLEVEL=1 keeps invoke-rc.d from starting nginx on port 80 of this machine.
+    # RUNLEVEL=1 keeps invoke-rc.d from starting nginx on port 80 of this machine, or Redis.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     get = ["install", "--yes", "--no-install-recommends"]
     # One by one: a package that is not to be had must not keep the others away.

@@ -1,0 +1,58 @@
+"""Chromium for the tests, driven by Playwright; whatever a page complains about fails the test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.programs import need
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 30_000  # milliseconds; a browser on a busy machine takes its time
+
+
+class Browsers:
+    """Starts browsers, each a process of its own, and opens pages in them."""
+
+    def __init__(self, player: Any, path: str) -> None:
+        self._player, self._path = player, path
+        self.problems: list[str] = []
+
+    def start(self) -> Any:
+        return self._player.chromium.launch(executable_path=self._path, args=ARGUMENTS)
+
+    def open(self, browser: Any, url: str) -> Any:
+        """A page of the browser, at this address."""
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.goto(url)
+        return page
+
+
+@contextlib.contextmanager
+def browsers() -> Iterator[Browsers]:
+    """All browsers end with the block; skips the test where there are none."""
+    path = need("chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as player:
+        started = Browsers(player, path)
+        yield started
+    assert not started.problems
+
+
+def expect(page: Any, selector: str) -> Any:
+    """Playwright's assertions about an element, which wait until they hold."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    return expect(page.locator(selector))
