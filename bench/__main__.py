@@ -15,9 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from bench import certificate, machine
+from bench import certificate, machine, websocket
 from bench.arena import ROOT, Plan, pin_to, run_row
 from bench.chart import draw, panel
+from bench.load import Wrk
 from bench.results import RowResult
 from bench.rows import ROWS, Row
 from bench.servers import SERVERS, Server
@@ -32,8 +33,7 @@ def main(arguments: list[str]) -> int:
     given = _parse(arguments)
     rows = _chosen(given.only, {row.name: row for row in ROWS}, "row")
     asked = _chosen(given.servers, SERVERS, "server") if given.servers else []
-    if not shutil.which("wrk"):
-        sys.exit("wrk, the load generator, is missing. Install it (Debian: apt-get install wrk).")
+    _have_tools(rows)
     _let_in_many()
     for number in ENDING:
         signal.signal(number, _interrupt)
@@ -120,6 +120,18 @@ def _chosen(text: str, known: dict[str, T], what: str) -> list[T]:
     if unknown:
         sys.exit(f"no such {what}: {', '.join(unknown)}. There are: {', '.join(known)}")
     return [known[name] for name in names]
+
+
+def _have_tools(rows: list[Row]) -> None:
+    """The load generators that these rows need."""
+    loads = [row.load for row in rows]
+    if any(isinstance(load, Wrk) for load in loads) and not shutil.which("wrk"):
+        sys.exit("wrk, a load generator, is missing. Install it (Debian: apt-get install wrk).")
+    if not all(isinstance(load, Wrk) for load in loads):
+        try:
+            websocket.generator()
+        except websocket.NoCompilerError as error:
+            sys.exit(str(error))
 
 
 def _cores() -> tuple[int, int]:

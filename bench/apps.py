@@ -41,6 +41,8 @@ _STREAM = {
 }
 _STREAM_PART = {"type": "http.response.body", "body": EVENT, "more_body": True}
 _STREAM_END = {"type": "http.response.body", "body": b""}
+_ACCEPT = {"type": "websocket.accept"}
+_members: dict[object, Any] = {}
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
@@ -95,3 +97,43 @@ async def events(scope: Any, receive: Any, send: Any) -> None:
     for _ in range(EVENTS):
         await send(_STREAM_PART)
     await send(_STREAM_END)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """A WebSocket that gives back what comes, text as text, until the client leaves."""
+    if scope["type"] != "websocket":
+        await plaintext(scope, receive, send)
+        return
+    await receive()
+    await send(_ACCEPT)
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes")
+        if data is None:
+            await send({"type": "websocket.send", "text": message["text"]})
+        else:
+            await send({"type": "websocket.send", "bytes": data})
+
+
+async def fanout(scope: Any, receive: Any, send: Any) -> None:
+    """A WebSocket whose text goes to all the others: the plain loop that people write."""
+    if scope["type"] != "websocket":
+        await plaintext(scope, receive, send)
+        return
+    await receive()
+    await send(_ACCEPT)
+    me = object()
+    _members[me] = send
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            news = {"type": "websocket.send", "text": message["text"]}
+            for member, deliver in list(_members.items()):
+                if member is not me:
+                    await deliver(news)
+    finally:
+        del _members[me]

@@ -45,7 +45,7 @@ def run_row(row: Row, servers: list[Server], plan: Plan) -> RowResult:
         for server in servers:
             plan.say(f"{row.name}: starting {server.name}")
             seats.append(_seat(row, server, plan, running))
-        for number in range(plan.rounds + 1):
+        for number in rounds_of(row, plan):
             kind = f"round {number} of {plan.rounds}" if number else "warm-up"
             for seat in seats:
                 if not seat.outcome.void:
@@ -53,10 +53,16 @@ def run_row(row: Row, servers: list[Server], plan: Plan) -> RowResult:
                     _play(seat, plan, counts=number > 0)
         # Once more at the end: a server that answers nonsense under load is caught here.
         for seat in seats:
-            if not seat.outcome.void and row.method is not Method.STARTUP:
+            if not seat.outcome.void and not row.method.afresh:
                 _guarded(seat, lambda one: one.row.load.check(one.address))
         plan.say("")
     return RowResult(row, [seat.outcome for seat in seats], EAGER)
+
+
+def rounds_of(row: Row, plan: Plan) -> range:
+    """Their numbers: the warm-up is 0. Memory that is read in a new process needs none."""
+    most = plan.rounds if row.most_rounds is None else min(plan.rounds, row.most_rounds)
+    return range(1 if row.method is Method.HELD else 0, most + 1)
 
 
 def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
@@ -69,7 +75,7 @@ def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
         row, address, lambda: ServerProcess(command, environment, plan.server_core)
     )
     seat = _Seat(contestant, Outcome(server.name, server.ours))
-    if row.method is not Method.STARTUP:
+    if not row.method.afresh:
         contestant.process = running.enter_context(contestant.start())
         _guarded(seat, _first_check(seat.outcome))
     return seat

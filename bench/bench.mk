@@ -2,6 +2,7 @@
 #
 #   make bench                                  every row
 #   make bench ONLY=plaintext ROUNDS=15         one row (or several: ONLY="tls upload"), longer
+#   make bench ONLY="ws-echo ws-echo-64k ws-echo-deflate ws-echo-64k-deflate"
 #   make bench SERVERS="tidegate tidegate-reader uvicorn"
 #   make bench BENCH_PYTHON=python3.11 BENCH_VENV=.venv-bench-3.11
 
@@ -35,9 +36,10 @@ bench: $(BENCH_READY) bench-tools ## the peers side by side (ONLY=plaintext ROUN
 	@$(BENCH_VENV)/bin/python -m bench --only "$(ONLY)" --servers "$(SERVERS)" \
 		--rounds $(ROUNDS) --seconds $(ROUND_SECONDS)
 
-# wrk drives HTTP/1.1, h2load (nghttp2-client) HTTP/2.
+# wrk drives HTTP/1.1, h2load (nghttp2-client) HTTP/2. The generator of the WebSocket rows is our
+# own: the run compiles it.
 bench-tools:
-	@for pair in wrk:wrk h2load:nghttp2-client; do \
+	@for pair in wrk:wrk h2load:nghttp2-client cc:gcc; do \
 		program=$${pair%%:*}; package=$${pair##*:}; \
 		if command -v $$program >/dev/null; then continue; fi; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

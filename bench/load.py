@@ -14,8 +14,10 @@ import ssl
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 LUA = Path(__file__).parent / "lua"
@@ -50,16 +52,44 @@ class Report:
     seconds: float
     p50_us: float
     p99_us: float
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
-class Load(Protocol):
-    """What a row is loaded with."""
+class Meter:
+    """The server's CPU time over what is done inside `with`; a load knows best what that is."""
+
+    def __init__(self, clock: Callable[[], float], settle: Callable[[], None]) -> None:
+        self._clock = clock
+        self.settle = settle
+        self.used = 0.0
+
+    def __enter__(self) -> None:
+        self._before = self._clock()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # What ending the last requests costs belongs to them. A fixed moment: waiting for
+        # idleness would bill a server that polls for the wait.
+        time.sleep(0.01)
+        self.used = self._clock() - self._before
+
+
+class Check(Protocol):
+    """What can at least be asked once."""
 
     def check(self, address: Address) -> str:
         """One request looked at closely; returns the protocol that was agreed on."""
 
-    def run(self, address: Address, seconds: float) -> Report:
-        """One round."""
+
+class Load(Check, Protocol):
+    """What a row is loaded with."""
+
+    def run(self, address: Address, seconds: float, meter: Meter) -> Report:
+        """One round; what the meter saw is what it cost the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +126,19 @@ class Wrk:
             raise VoidError(f"answered {len(body)} bytes, not the expected ones: {body[:60]!r}")
         return secured
 
-    def run(self, address: Address, seconds: float) -> Report:
-        """One round. wrk's -d knows whole seconds only, so SIGINT ends it: it still reports."""
+    def run(self, address: Address, seconds: float, meter: Meter) -> Report:
+        """One round, its connections' opening and closing included.
+
+        wrk's -d knows whole seconds only, so SIGINT ends it: it still reports.
+        """
         names = ("report", *self.scripts)
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
             script.write("\n".join((LUA / f"{name}.lua").read_text() for name in names))
             script.flush()
             command = ["wrk", "-t1", f"-c{self.connections}", f"-d{math.ceil(seconds) + 60}s"]
             command += ["--timeout", f"{PATIENCE}s", "-s", script.name, address.url]
-            output = _for_a_while(command, seconds)
+            with meter:
+                output = _for_a_while(command, seconds)
         return read_report(output, self.length)
 
 

@@ -6,16 +6,19 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bench.idle import IdleConnections
-from bench.load import PATIENCE, Address, VoidError
-from bench.processes import ServerProcess, resident_mb
+from bench.load import PATIENCE, Address, Meter, VoidError
+from bench.processes import ServerProcess, family, resident_mb
 from bench.results import Sample
 from bench.rows import Method, Row
+from bench.websocket import Held
 
 SOME_REQUESTS = 20_000
 START_TIMEOUT = 30.0
 SETTLE = 5.0
+WARM = 64
 
 
 @dataclass(slots=True)
@@ -64,12 +67,11 @@ def take(method: Method, contestant: Contestant, seconds: float) -> Sample:
 
 def _requests(contestant: Contestant, seconds: float) -> Sample:
     process = contestant.running()
-    before = process.cpu()
-    report = contestant.row.load.run(contestant.address, seconds)
-    # What closing the load's connections costs belongs to it, as opening them did. A fixed
-    # moment: waiting for idleness would bill a server that polls for the wait.
-    time.sleep(0.01)
-    used = process.cpu() - before
+    load = contestant.row.load
+    assert not isinstance(load, Held)
+    meter = Meter(process.cpu, partial(process.settle, SETTLE))
+    report = load.run(contestant.address, seconds, meter)
+    used = meter.used
     contestant.running()
     contestant.answered += report.requests
     return {
@@ -80,6 +82,7 @@ def _requests(contestant: Contestant, seconds: float) -> Sample:
         "seconds": report.seconds,
         "p50_us": report.p50_us,
         "p99_us": report.p99_us,
+        **report.extra,
     }
 
 
@@ -123,9 +126,41 @@ def _startup(contestant: Contestant, seconds: float) -> Sample:
     return {"start_ms": taken * 1e3, "start_cpu_ms": cpu * 1e3}
 
 
+def _held(contestant: Contestant, seconds: float) -> Sample:
+    del seconds
+    load, address = contestant.row.load, contestant.address
+    assert isinstance(load, Held)
+    # A new process each time: one that held them before has kept the memory for the next.
+    with contestant.start() as process:
+        contestant.process = process
+        first_answer(process, address)
+        load.check(address)
+        with load.hold(address, WARM):
+            process.settle(SETTLE)
+        process.settle(SETTLE)
+        before = {pid: resident_mb(pid) for pid in family(process.pid)}
+        with load.hold(address, load.connections) as crowd:
+            process.settle(SETTLE)
+            worker = process.worker()
+            after = resident_mb(worker)
+            told = crowd.play()
+        contestant.running()
+    if worker not in before:
+        raise VoidError("another process took over while the connections were opened")
+    return {
+        "each_kb": (after - before[worker]) * 1e3 / load.connections,
+        "before_mb": before[worker],
+        "after_mb": after,
+        "open_seconds": crowd.ready["seconds"],
+        "open": told["open"],
+        "pings": told["pings"],
+    }
+
+
 _METHODS: dict[Method, Callable[[Contestant, float], Sample]] = {
     Method.REQUESTS: _requests,
     Method.MEMORY: _memory,
     Method.IDLE: _idle,
     Method.STARTUP: _startup,
+    Method.HELD: _held,
 }

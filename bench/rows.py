@@ -13,6 +13,7 @@ from enum import Enum
 from bench.apps import DOWNLOAD, EVENT, EVENTS, HELLO, UPLOAD
 from bench.figures import Better
 from bench.load import Load, Wrk
+from bench.websocket import Echo, Fanout, Handshakes, Held, records
 
 BEST = "the best peer"
 
@@ -21,6 +22,10 @@ class Figure(Enum):
     """A figure of a sample: its key, what it is, its unit, which way is better."""
 
     CPU = ("cpu_us", "server CPU per request", "µs", Better.LOWER)
+    MESSAGE = ("cpu_us", "server CPU per message", "µs", Better.LOWER)
+    HANDSHAKE = ("cpu_us", "server CPU per handshake", "µs", Better.LOWER)
+    DELIVERY = ("cpu_us", "server CPU per delivery", "µs", Better.LOWER)
+    EACH = ("each_kb", "memory per open connection", "KB", Better.LOWER)
     RATE = ("rate", "requests per second", "/s", Better.HIGHER)
     MEMORY = ("worker_mb", "resident memory of the worker", "MB", Better.LOWER)
     FACTOR = ("factor", "CPU per request, with idle connections / without", "x", Better.LOWER)
@@ -40,6 +45,12 @@ class Method(Enum):
     MEMORY = "load for a round, then look at the memory"
     IDLE = "load for a round without, then with idle connections open"
     STARTUP = "start a process, wait for its first answer, end it"
+    HELD = "start a process, open connections, look at how its memory grew, end it"
+
+    @property
+    def afresh(self) -> bool:
+        """Whether each sample has a process of its own."""
+        return self in (Method.STARTUP, Method.HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +67,41 @@ class Target:
     tie: bool = False
 
 
+def quicker(times: float, peer: str) -> Target:
+    """So many times the peer's messages per second, said as CPU: on a whole core it is 1 / that."""
+    return Target(round(1 / times, 3), peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A further figure of the samples, shown and not judged."""
+
+    key: str
+    head: str
+    share: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the comparison."""
+    """One line of the comparison.
+
+    `what` is counted per second; `most_rounds` bounds the rounds where one is as good as the next.
+    """
 
     name: str
     title: str
     app: str
     path: str
-    load: Load
+    load: Load | Held
     servers: tuple[str, ...]
     targets: tuple[Target, ...] = ()
     figure: Figure = Figure.CPU
     method: Method = Method.REQUESTS
     tls: bool = False
     idle: int = 0
+    what: str = "req"
+    also: tuple[Column, ...] = ()
+    most_rounds: int | None = None
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -98,6 +129,108 @@ ROOM_FOR_IDLE = {
     "hypercorn": ("--keep-alive", "600"),
     "gunicorn": ("--keep-alive", "600", "--worker-connections", "20000"),
 }
+
+# Who speaks WebSocket. uvicorn has three implementations; the one on the websockets library
+# without its input and output is the quickest by far, and its default.
+SOCKETS = ("tidegate", "uvicorn", "granian", "socketify", "hypercorn", "daphne")
+SOCKET_OPTIONS = {
+    "uvicorn": ("--ws", "websockets-sansio"),
+    "granian": ("--ws",),
+}
+# The others compress by default, or (daphne) cannot be told to.
+COMPRESSING = {**SOCKET_OPTIONS, "socketify": ("--compress",)}
+# granian lets in as many as its backlog is long.
+CROWDED = {**SOCKET_OPTIONS, "granian": ("--ws", "--backlog", "20000", "--backpressure", "20000")}
+
+LOAD_BUSY = Column("load_busy", "load", share=True)
+LARGE = 64 << 10
+SMALL_TEXT = b'{"id":7,"v":1.5}'
+NEWS = b'{"from":"ada","room":"harbour","text":"high tide at six tonight"}'
+
+
+def _echo(name: str, title: str, load: Echo, *targets: Target) -> Row:
+    return Row(
+        name=name,
+        title=title,
+        app="bench.apps:echo",
+        path="/",
+        load=load,
+        servers=SOCKETS,
+        targets=targets,
+        figure=Figure.MESSAGE,
+        what="msg",
+        also=(LOAD_BUSY,),
+        options=COMPRESSING if load.deflate else SOCKET_OPTIONS,
+    )
+
+
+def _held(connections: int) -> Row:
+    return Row(
+        name=f"ws-idle-{connections}",
+        title=f"{connections:,} open WebSockets, the application waiting in receive()",
+        app="bench.apps:echo",
+        path="/",
+        load=Held(connections),
+        servers=SOCKETS,
+        targets=(Target(6.0),),
+        figure=Figure.EACH,
+        method=Method.HELD,
+        most_rounds=3,
+        options=CROWDED,
+    )
+
+
+WEBSOCKET_ROWS = (
+    _echo(
+        "ws-echo",
+        "WebSocket echo of 16 bytes, binary, 64 connections",
+        Echo(64, bytes(range(240, 256))),
+        quicker(1.10, "socketify"),
+        quicker(1.5, "uvicorn"),
+    ),
+    _echo(
+        "ws-echo-64k",
+        "WebSocket echo of 64 KiB, binary, 8 connections",
+        Echo(8, bytes(range(256)) * (LARGE // 256)),
+        quicker(1.10, "socketify"),
+    ),
+    _echo(
+        "ws-echo-deflate",
+        "WebSocket echo of 16 bytes of JSON, permessage-deflate, 64 connections",
+        Echo(64, SMALL_TEXT, text=True, deflate=True),
+    ),
+    _echo(
+        "ws-echo-64k-deflate",
+        "WebSocket echo of 64 KiB of JSON, permessage-deflate, 8 connections",
+        Echo(8, records(LARGE), text=True, deflate=True),
+    ),
+    Row(
+        name="ws-handshakes",
+        title="WebSocket opened, accepted and reset, 32 at a time",
+        app="bench.apps:echo",
+        path="/",
+        load=Handshakes(32),
+        servers=SOCKETS,
+        figure=Figure.HANDSHAKE,
+        what="opened",
+        also=(LOAD_BUSY,),
+        options=SOCKET_OPTIONS,
+    ),
+    _held(4_000),
+    _held(15_000),
+    Row(
+        name="ws-fanout",
+        title="one WebSocket message to 5,000 others, from one process",
+        app="bench.apps:fanout",
+        path="/",
+        load=Fanout(5_000, NEWS),
+        servers=SOCKETS,
+        figure=Figure.DELIVERY,
+        what="sent",
+        also=(LOAD_BUSY, Column("last_ms", "ms to the last")),
+        options=CROWDED,
+    ),
+)
 
 ROWS = (
     Row(
@@ -219,4 +352,5 @@ ROWS = (
         servers=("tidegate", "uvicorn", "granian", "fastpysgi", "hypercorn", "gunicorn"),
         targets=(Target(1.0, BEST, tie=True),),
     ),
+    *WEBSOCKET_ROWS,
 )

@@ -129,7 +129,8 @@ def _gunicorn(place: Place) -> list[str]:
 def _launched(name: str) -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         files = [place.tls.certificate, place.tls.key] if place.tls else []
-        return _python(f"bench.launch.{name}_asgi", place.app, str(place.port), *files)
+        where = (place.app, str(place.port), *files)
+        return _python(f"bench.launch.{name}_asgi", *where, *place.options)
 
     return command
 

@@ -11,17 +11,20 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from bench.arena import Plan, rounds_of
 from bench.chart import Bar, Panel, draw, panel
 from bench.figures import Better, Spread, Verdict, best, judge, number, ratios, spread
-from bench.load import REPORT, VoidError, Wrk, read_report
+from bench.load import REPORT, Meter, VoidError, Wrk, read_report
 from bench.processes import ServerProcess, alive, birth, cpu_seconds, family
 from bench.results import Outcome, RowResult
-from bench.rows import BEST, ROWS, Figure, Target
+from bench.rows import BEST, ROWS, Figure, Target, quicker
 from bench.servers import SERVERS, Certificate, Place
 from bench.table import render
 
 PLAINTEXT = next(row for row in ROWS if row.name == "plaintext")
 MEMORY = next(row for row in ROWS if row.name == "memory")
+ECHO = next(row for row in ROWS if row.name == "ws-echo")
+HELD = next(row for row in ROWS if row.name == "ws-idle-4000")
 DJANGO = next(row for row in ROWS if row.name == "django")
 
 
@@ -252,6 +255,67 @@ def test_a_column_with_nothing_in_it_is_left_out():
     assert head.split() == ["server", "ms", "quartiles"]
 
 
+def echoed(server: str, *, load: float = 0.4, agreed: str = "") -> Outcome:
+    one = outcome(server, 10, 10)
+    one.samples = [{**sample, "load_busy": load} for sample in one.samples]
+    one.negotiated = agreed
+    return one
+
+
+def test_a_row_may_count_something_else_and_show_further_figures():
+    lines = render(result(echoed("tidegate", load=0.437), row=ECHO)).splitlines()
+    assert lines[3].split() == ["server", "µs", "quartiles", "msg/s", "busy", "load"]
+    assert lines[4].split()[-3:] == ["100,000", "99%", "44%"]
+
+
+def test_a_void_server_has_as_many_cells_as_the_others():
+    broken = Outcome("daphne", ours=False, void="closed by the server with 1002")
+    lines = render(result(echoed("tidegate"), broken, row=ECHO)).splitlines()
+    assert lines[5].split() == ["daphne", "void"]
+
+
+def test_the_table_says_where_the_load_generator_was_exhausted():
+    assert "no time left" not in render(result(echoed("tidegate", load=0.95), row=ECHO))
+    text = render(result(echoed("tidegate"), echoed("socketify", load=0.99), row=ECHO))
+    assert "no time left with socketify" in text
+
+
+def test_the_table_says_what_was_agreed_on_where_that_differs():
+    alike = result(echoed("tidegate", agreed="deflate"), echoed("uvicorn", agreed="deflate"))
+    assert "deflate" not in render(alike)
+    differs = result(
+        echoed("tidegate", agreed="deflate"),
+        echoed("uvicorn", agreed="deflate"),
+        echoed("granian", agreed="uncompressed"),
+    )
+    assert "  tidegate, uvicorn: deflate" in render(differs)
+    assert "  granian: uncompressed" in render(differs)
+
+
+def test_a_rate_to_reach_is_a_cpu_time_to_stay_below():
+    assert quicker(1.25, "socketify") == Target(0.8, "socketify")
+    made = result(outcome("tidegate", 8, 8), outcome("uvicorn", 10, 10), row=ECHO).comparisons()
+    assert made["uvicorn"].limit == 0.667
+    assert made["uvicorn"].verdict is Verdict.MISSED  # 1.25 times as many, and 1.5 are wanted
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "played"),
+    [(PLAINTEXT, 2, [0, 1, 2]), (HELD, 2, [1, 2]), (HELD, 15, [1, 2, 3])],
+)
+def test_rounds_are_bounded_where_one_is_as_good_as_the_next(row, asked, played):
+    plan = Plan(asked, 1.0, 0, None, lambda _: None)
+    assert list(rounds_of(row, plan)) == played
+
+
+def test_the_meter_reads_before_and_after():
+    readings = iter([2.0, 2.5])
+    meter = Meter(lambda: next(readings), lambda: None)
+    with meter:
+        pass
+    assert meter.used == 0.5
+
+
 def test_columns_are_aligned():
     lines = render(mixed()).splitlines()
     head = next(line for line in lines if line.startswith("  server  "))
@@ -327,9 +391,10 @@ def test_every_server_is_told_application_port_and_certificate(name):
 def test_every_script_of_a_load_exists():
     from bench.load import LUA
 
-    for row in ROWS:
-        assert isinstance(row.load, Wrk)
-        for name in ("report", *row.load.scripts):
+    loads = [row.load for row in ROWS if isinstance(row.load, Wrk)]
+    assert loads
+    for load in loads:
+        for name in ("report", *load.scripts):
             assert (LUA / f"{name}.lua").is_file()
 
 
