@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 import pytest
-from tests.support.behaviour import PATIENCE, Gate, News
+from tests.support.behaviour import Gate
 from tests.support.raw import RawClient
-from tests.support.serve import Running, serve
+from tests.support.serve import serve
+from tests.support.socket_apps import Echo, Script, address
 from tests.support.socket_client import (
     ACCEPT,
     BINARY,
@@ -23,49 +23,6 @@ from tests.support.socket_client import (
     handshake,
     masked,
 )
-
-from tidegate.asgi import session as session_module
-
-
-class Echo:
-    """Accepts, sends back what it receives, and tells what it met."""
-
-    def __init__(self, **accept: Any) -> None:
-        self.news = News()
-        self.accept = accept
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "websocket":
-            raise NotImplementedError
-        assert await receive() == {"type": "websocket.connect"}
-        await send({"type": "websocket.accept", **self.accept})
-        while True:
-            message = await receive()
-            self.news.put(message)
-            if message["type"] == "websocket.disconnect":
-                return
-            await send({**message, "type": "websocket.send"})
-
-
-class Script:
-    """An application made of one coroutine function; its error, if any, is in the news."""
-
-    def __init__(self, play: Any) -> None:
-        self.play = play
-        self.news = News()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "websocket":
-            raise NotImplementedError
-        try:
-            self.news.put(await self.play(scope, receive, send))
-        except BaseException as error:
-            self.news.put(error)
-            raise
-
-
-def address(server: Running) -> Any:
-    return (server.host, server.port)
 
 
 def text_of(client: Any) -> str:
@@ -509,80 +466,3 @@ def test_75_the_application_s_own_response_refuses_the_handshake() -> None:
         assert response.all(b"x-why") == [b"closed"]
         assert raw.read_eof() == b""
         assert app.news.next()["type"] == "websocket.disconnect"
-
-
-# ---------------------------------------------------------------------------- cancelling, stopping
-
-
-def test_a_cancelled_receive_loses_no_message() -> None:
-    waiting = Gate()
-
-    async def play(scope: Any, receive: Any, send: Any) -> Any:
-        await receive()
-        await send({"type": "websocket.accept"})
-        for _ in range(3):
-            task = asyncio.create_task(receive())
-            await asyncio.sleep(0)
-            task.cancel()
-        waiting.open()
-        return [(await receive())["text"] for _ in range(3)]
-
-    app = Script(play)
-    with serve(app) as server, connected(address(server)) as client:
-        waiting.wait()
-        client.send(*(masked(TEXT, b"%d" % number) for number in range(3)))
-        assert app.news.next() == ["0", "1", "2"]
-
-
-def test_stopping_tells_every_socket_1012() -> None:
-    app = Echo()
-    with serve(app) as server, connected(address(server)) as client:
-        assert client.ask("a") == "a"
-        server.call(server.server.stop)
-        assert client.read_close()[0] == 1012
-        client.send(closing(1012))
-        assert client.raw.read_eof() == b""
-        assert app.news.next()["text"] == "a"
-        assert app.news.next()["code"] == 1012
-        server.stop()
-        assert server.clean
-
-
-def test_a_peer_that_does_not_answer_our_close_is_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(session_module, "CLOSE_WAIT", 0.0)
-
-    async def play(scope: Any, receive: Any, send: Any) -> Any:
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.close"})
-
-    with serve(Script(play)) as server, connected(address(server)) as client:
-        assert client.read_close()[0] == 1000
-        assert client.raw.read_eof() == b""
-
-
-def test_an_application_behind_stops_the_reading_and_goes_on() -> None:
-    gate = Gate()
-
-    async def play(scope: Any, receive: Any, send: Any) -> Any:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await gate.passed()
-        got = 0
-        while (message := await receive())["type"] == "websocket.receive":
-            got += 1
-            assert message["text"] == "x" * 1000
-        return got
-
-    app = Script(play)
-    with serve(app) as server, connected(address(server)) as client:
-        [connection] = server.worker._floor.connections
-        client.raw.send_beside(masked(TEXT, b"x" * 1000) * 3000 + closing(1000))
-        deadline = time.monotonic() + PATIENCE
-        while connection.reading and time.monotonic() < deadline:
-            time.sleep(0)  # hands the interpreter to the server's thread
-        assert not connection.reading
-        gate.open()
-        assert app.news.next() == 3000
-        assert client.read_close()[0] == 1000

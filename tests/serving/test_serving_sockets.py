@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from tests.support.clock import station
@@ -63,7 +64,10 @@ def test_a_peer_that_does_not_answer_a_ping_is_given_up():
         server.advance(3)
         assert not peer.alive
         assert server.fired == {"ws_ping_timeout": 1}
-        assert any("does not answer pings (ws_ping_timeout)" in line for line in server.messages)
+        assert any(
+            "does not answer pings (--ws-ping-timeout)" in line
+            for line in server.logged(logging.INFO)
+        )
         server.turn()
         assert told == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
@@ -130,6 +134,7 @@ def test_a_peer_that_does_not_read_is_given_up_and_the_application_told():
         server.turn()
         assert len(error) == 1
         assert not server.logged()
+        assert server.logged(logging.INFO)[-1].endswith("it reads too slowly (--min-send-rate)")
 
 
 def test_a_handshake_that_is_never_answered_keeps_the_deadline_of_a_request():

@@ -109,3 +109,13 @@ def _add_unusual(scope: dict[str, Any], origin: Origin, path: str) -> None:
         tls = origin.tls.copy()
         tls["client_cert_chain"] = list(tls["client_cert_chain"])
         scope["extensions"]["tls"] = tls
+
+
+def name_of(client: object) -> str:
+    """A scope's client as a log says it; an application may have put anything there."""
+    if not isinstance(client, list | tuple) or not client:
+        return "a client without an address"
+    host, *port = (str(part) for part in client)
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{port[0]}" if port and port[0] not in ("0", "None") else host

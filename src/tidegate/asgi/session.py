@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.asgi.handshaking import CLOSED, CONNECTING, OPEN, Handshaking, State
+from tidegate.asgi.scope import name_of
 from tidegate.asgi.waiter import Waiter
 from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
 from tidegate.errors import ApplicationError, ClientDisconnected
@@ -54,7 +55,8 @@ class Session(Handshaking):
     # fmt: off
     __slots__ = (
         "_asked", "_behind", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue",
-        "_queued", "_socket", "_timer", "_used", "_waiter", "_waiters", "deflate", "extensions",
+        "_queued", "_socket", "_stopping", "_timer", "_used", "_waiter", "_waiters", "deflate",
+        "extensions",
     )
     # fmt: on
 
@@ -62,10 +64,11 @@ class Session(Handshaking):
         self, service: Service, wire: Wire, engine: Engine, request: Request, offer: Offer
     ) -> None:
         super().__init__(service, wire, engine, request)
-        self._offer = offer
+        self._offer: Offer | None = offer  # until it is answered
         self.extensions = b""  # what is agreed on, as the response says it
         self.deflate: Deflate | None = None
         self._used = False  # since somebody last looked
+        self._stopping = False
         self._asked = False  # websocket.connect has been given out
         self._socket: WebSocketEngine | None = None
         self._queue = _NO_QUEUE
@@ -116,7 +119,8 @@ class Session(Handshaking):
             self._leave(ABNORMAL, "")
 
     def stop(self) -> None:
-        """The server stops: 1012 tells the client to come again."""
+        """The server stops: 1012 tells the client to come again, now or once it is let in."""
+        self._stopping = True
         if self._state is OPEN:
             self._close(RESTART, "the server restarts")
 
@@ -219,7 +223,7 @@ class Session(Handshaking):
             option = " (--ws-max-size)" if closed.code == TOO_BIG else ""
             self.service.log.info(
                 "WebSocket of %s closed with %d: %s%s",
-                self.scope.get("client"),
+                name_of(self.scope.get("client")),
                 closed.code,
                 closed.reason,
                 option,
@@ -299,8 +303,10 @@ class Session(Handshaking):
         await asyncio.sleep(0)
 
     def _accept(self, message: Message) -> int:
+        offer = self._offer
+        assert offer is not None
         subprotocol = message.get("subprotocol")
-        if subprotocol is not None and subprotocol not in self._offer.subprotocols:
+        if subprotocol is not None and subprotocol not in offer.subprotocols:
             self.service.log.warning(
                 "websocket.accept chose the subprotocol %r, which the client did not offer: left "
                 "out, since the client would have to fail (RFC 6455 4.1)",
@@ -310,10 +316,11 @@ class Session(Handshaking):
         terms = self.service.sockets
         assert terms is not None
         headers = message.get("headers", ())
-        fields = response_fields(subprotocol, headers, self.extensions, self._offer.key)
+        fields = response_fields(subprotocol, headers, self.extensions, offer.key)
         self._socket = WebSocketEngine(terms.max_size, self.deflate)
         rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
         self._state = OPEN
+        self._offer = None
         self._record(101)
         if terms.ping_interval:
             self._ping_due = self.service.clock.now + terms.ping_interval
@@ -323,6 +330,8 @@ class Session(Handshaking):
             self._socket.feed(rest)
             self._pull(self._socket)
             self._wake()
+        if self._stopping:
+            self.stop()
         return 0
 
     def _send(self, message: Message) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidegate.asgi.exchange import Exchange
-from tidegate.asgi.scope import Origin, websocket_scope
+from tidegate.asgi.scope import Origin, http_scope, name_of, websocket_scope
 from tidegate.asgi.session import Session
 from tidegate.protocol.events import Request
 from tidegate.protocol.websocket.handshake import Offer, Refused, read_offer
@@ -30,9 +30,10 @@ def open_session(
         extensions, deflate = _compression(service, offer)
     except Refused as refused:
         text = f"{refused.status}: {refused.reason} ({refused.section})\n".encode()
-        refusal = Exchange(service, connection, connection.engine, request, {})
+        scope = http_scope(origin, connection.engine, request)
+        refusal = Exchange(service, connection, connection.engine, request, scope)
         refusal.answer(refused.status, text, ((b"connection", b"close"), *refused.headers))
-        told = (origin.client, refused.status, refused.reason, refused.section)
+        told = (name_of(scope["client"]), refused.status, refused.reason, refused.section)
         service.log.debug("WebSocket of %s refused with %d: %s (%s)", *told)
         return None
     session = Session(service, connection, connection.engine, request, offer)

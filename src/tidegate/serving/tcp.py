@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, Any
 
 from tidegate.asgi.exchange import Exchange
-from tidegate.asgi.scope import Origin, http_scope
+from tidegate.asgi.scope import Origin, http_scope, name_of
 from tidegate.asgi.wire import HIGH_WATER, NEVER
 from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
@@ -199,7 +200,7 @@ class TcpConnection(Writing):
         if self._exchange is not None:
             self._exchange.feed(event)
         if type(event) is Fault:
-            told = (self._origin.client, event.status, event.reason, event.section)
+            told = (name_of(self._origin.client), event.status, event.reason, event.section)
             self._site.service.log.debug("%s refused with %d: %s (%s)", *told)
             self._site.floor.counters.fire(str(event.status))
 
@@ -384,11 +385,14 @@ class TcpConnection(Writing):
         self._wake_drained()
         self._lose_exchange()
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, level: int = DEBUG) -> None:
         """Close with a reset: for an answer that a plain close would seem to complete."""
         if self._phase is Phase.CLOSED:
             return
-        self._site.service.log.debug("Connection of %s reset: %s", self._origin.client, reason)
+        client = self._origin.client
+        if self._exchange is not None:  # whom a trusted proxy names
+            client = self._exchange.scope.get("client", client)
+        self._site.service.log.log(level, "Connection of %s reset: %s", name_of(client), reason)
         if self._tls is None:  # over TLS a close without close_notify says the same
             reset_on_close(self._sock)  # type: ignore[arg-type]
         self.close()
@@ -440,7 +444,7 @@ class TcpConnection(Writing):
     def give_up_peer(self, option: str, what: str) -> None:
         """The peer does not read, or does not answer: what is queued for it is dropped."""
         self._site.floor.counters.fire(option)
-        self.abort(f"it {what} ({option})")
+        self.abort(f"it {what} (--{option.replace('_', '-')})", INFO)
 
     def look_by(self, when: float) -> None:
         """The sweep shall come by then."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 0.25  # seconds an access line may wait for others
 NAMED = 10  # requests named in the log when they keep a stop waiting
+QUIET = 0.1  # seconds a stop may take without a word about what it waits for
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -233,12 +234,14 @@ class Worker:
             connection.stop()
         if not floor.connections and not floor.running:
             return True
-        if floor.running:
-            self._log.info("Stopping: waiting for %s", _named(floor.running, self.clock.tick()))
         timeout = self._config.timeout_graceful_shutdown
-        await asyncio.wait(
-            {empty, self._forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        quiet = QUIET if timeout is None else min(timeout, QUIET)
+        ends = {empty, self._forced}
+        done, _ = await asyncio.wait(ends, timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._log.info("Stopping: waiting for %s", self._awaited())
+            rest = None if timeout is None else timeout - quiet
+            await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
         if empty.done():
             return True
         floor.on_empty = None
@@ -249,6 +252,13 @@ class Worker:
                 _named(floor.running, self.clock.tick()),
             )
         return not floor.running
+
+    def _awaited(self) -> str:
+        floor = self._floor
+        if floor.running:
+            return _named(floor.running, self.clock.tick())
+        count = len(floor.connections)
+        return f"{count} connection{'s' * (count > 1)} whose peer has not closed yet"
 
     def _close_all(self) -> None:
         """Cancel what is left, close every connection."""
@@ -307,9 +317,12 @@ def _named(running: set[Exchange | Session], now: float) -> str:
     """The requests that are under way, the longest first."""
     oldest = sorted(running, key=lambda exchange: exchange.since)
     names = [
-        f"{one.request.head.method} {one.request.head.path} ({now - one.since:.1f} s)"
-        for one in oldest[:NAMED]
+        f"{_kind(one)} {one.request.head.path} ({now - one.since:.1f} s)" for one in oldest[:NAMED]
     ]
     if len(oldest) > NAMED:
         names.append(f"and {len(oldest) - NAMED} more")
     return ", ".join(names)
+
+
+def _kind(one: Exchange | Session) -> str:
+    return "WebSocket" if one.scope.get("type") == "websocket" else one.request.head.method

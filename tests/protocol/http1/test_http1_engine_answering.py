@@ -289,6 +289,9 @@ def test_default_fields_and_the_applications_own() -> None:
     assert fields((b"SERVER", b"mine")) == [date, extra, (b"server", b"mine")]
     own = ((b"server", b"a"), (b"date", b"b"))
     assert fields(*own) == [extra, *own]
+    closing = (b"connection", b"close")
+    assert fields(closing) == [date, server, extra, closing]
+    assert fields(closing, *own) == [extra, *own, closing]
     assert fields() == [date, server, extra], "one answer's fields are not the next one's"
     defaults.set_date(b"tomorrow")
     assert fields()[0] == (b"date", b"tomorrow")

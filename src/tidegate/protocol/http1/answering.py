@@ -140,7 +140,10 @@ class Answering:
         if flags:
             if flags & Flag.CLOSE:
                 self._keep = self._plain = False
-            lines[1] = self._defaults.without(bool(flags & Flag.DATE), bool(flags & Flag.SERVER))
+            if flags & (Flag.DATE | Flag.SERVER):
+                lines[1] = self._defaults.without(
+                    bool(flags & Flag.DATE), bool(flags & Flag.SERVER)
+                )
         lines.append(b"\r\n")
         self._framing = framing
         self._head = head = b"".join(lines)
