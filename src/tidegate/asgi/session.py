@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tidegate.asgi.service import Service
 
 QUEUE_BOUND = 64 * 1024  # bytes of messages decoded ahead of the application
+SEND_AHEAD = 2 * HIGH_WATER  # a message of 64 KiB shall not need a write of its own
 REPORT = 16 * 1024  # bytes decoded before the HTTP engine is told: a small part of its bound
 CLOSE_WAIT = 10.0  # seconds for the peer to answer our close
 END_WAIT = 5.0  # seconds for the application to answer what came ahead of the peer's close
@@ -289,7 +290,7 @@ class Session(Handshaking):
         queued = step(self, message)
         if not self._wire.flush_due:
             self._wire.flush_soon()
-        if queued > HIGH_WATER:
+        if queued > SEND_AHEAD:
             await self._relieve()
 
     async def _relieve(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from tests.support.websocket_frames import (
     BINARY,
@@ -25,7 +27,7 @@ from tests.support.websocket_frames import (
     text,
 )
 
-from tidegate.protocol.websocket.engine import Closed, Pong, State
+from tidegate.protocol.websocket.engine import Closed, Pong, State, WebSocketEngine
 
 BOUNDS = [1, 2, 100, 125, 126, 65535, 65536, 100_000]
 
@@ -143,3 +145,26 @@ def test_a_wrong_head_is_worse_than_its_length() -> None:
 def test_text_that_is_too_long_and_no_text() -> None:
     expect_fault(frame(TEXT, b"\xff" * 11), 1009, size=10)
     expect_fault([frame(TEXT, b"\xff", fin=False), head(CONT, 100)], 1007, size=10)
+
+
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+@pytest.mark.parametrize("each", [0, 1, 2, 3])
+def test_a_message_in_very_many_fragments_takes_little_more_than_its_bytes(
+    kind: int, each: int
+) -> None:
+    piece = b"abc"[:each]
+    engine = WebSocketEngine(0)
+    engine.feed(frame(kind, b"", fin=False))
+    assert engine.next() is None
+    wire = frame(CONT, piece, fin=False) * 512
+    tracemalloc.start()
+    for _ in range(200):
+        engine.feed(wire)
+        assert engine.next() is None
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 200 * 512 * each * 1.5 + 30_000
+    engine.feed(frame(CONT, piece))
+    message = engine.next()
+    expected = piece * (200 * 512 + 1)
+    assert message == (expected.decode() if kind == TEXT else expected)

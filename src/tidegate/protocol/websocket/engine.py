@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import codecs
 import enum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tidegate.protocol.websocket.frames import (
     BINARY_HEADS,
@@ -23,6 +23,7 @@ from tidegate.protocol.websocket.frames import (
     CONTROL_BOUND,
     FIN,
     LENGTH_16,
+    LENGTH_64,
     MASKED,
     RESERVED,
     TEXT_HEADS,
@@ -38,10 +39,12 @@ REASON_BOUND = CONTROL_BOUND - 2  # bytes
 PONGS_BOUND = 4096  # bytes of pongs nobody takes: a flood of pings is answered by its last
 COMPRESSED_SLACK = 1024  # bytes a small message may grow by when it is "compressed"
 SHARE = 512  # frames one call of `next` goes through: a message may come in millions of them
+PARTS = 256  # parts of a message that are kept apart
 JOIN_BOUND = 16 * 1024  # copying up to here costs less than a second piece of output
 
 _DATA = (1, 2)  # the opcodes that begin a message, plain: enum members compare slowly
 _WHOLE = _WHOLE_TEXT, _WHOLE_BINARY = (FIN | 1, FIN | 2)
+_NO_BLOCKS: list[Any] = []  # in place of a list that few messages need
 _NONE = -1  # no frame is coming in
 # RFC 6455 7.4, and 1012 to 1014 of the registry
 CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
@@ -103,9 +106,9 @@ class WebSocketEngine:
 
     # fmt: off
     __slots__ = (
-        "_at", "_body", "_compressed", "_data", "_decoder", "_deflate", "_first", "_left", "_mask",
-        "_opcode", "_pongs", "_received", "_size", "_unmask", "close_sent", "due", "stalled",
-        "state",
+        "_at", "_blocks", "_compressed", "_data", "_deflate", "_first", "_gathered", "_left",
+        "_mask", "_opcode", "_parts", "_pongs", "_received", "_size", "_torn", "_unmask",
+        "close_sent", "due", "stalled", "state",
     )
     # fmt: on
 
@@ -122,9 +125,11 @@ class WebSocketEngine:
         # the message that is coming in, in one frame or several; CONTINUATION: none is
         self._opcode = Opcode.CONTINUATION
         self._compressed = False
-        self._body: bytearray | None = None
-        self._received = 0
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._parts: list[Any] | None = None  # of its content: str or bytes
+        self._blocks: list[Any] = _NO_BLOCKS  # of parts, where there are many
+        self._gathered = 0  # bytes of content
+        self._received = 0  # bytes of payload
+        self._torn = b""  # the beginning of a character
         self.due: list[bytes] = []  # pings, pongs and closes: `take_output`
         self._pongs = 0  # bytes of pongs among the output
         self.close_sent: int | None = None
@@ -151,15 +156,21 @@ class WebSocketEngine:
             if have > 5:
                 first = data[at]
                 size = data[at + 1] - MASKED
-                end = at + 6 + size
+                begin = at + 6
+                if size == LENGTH_16 and have > 7:
+                    size = data[at + 2] << 8 | data[at + 3]
+                    begin = at + 8
+                    if size < LENGTH_16:
+                        size = _NONE  # not its shortest form
+                end = begin + size
                 if (
-                    0 <= size < LENGTH_16
+                    0 <= size != LENGTH_64
                     and end <= len(data)
                     and first in _WHOLE
                     and (size <= self._size or not self._size)
                 ):
                     self._at = end
-                    payload = self._unmask(data[at + 6 : end], data[at + 2 : at + 6])
+                    payload = self._unmask(data[begin:end], data[begin - 4 : begin])
                     if first == _WHOLE_BINARY:
                         return payload
                     try:
@@ -265,48 +276,62 @@ class WebSocketEngine:
             self._left = _NONE
             payload = self._unmask(data[at : at + left], self._mask)
             return self._control(self._first & 0x0F, payload)
-        piece = data[at : at + left]
+        piece: bytes | memoryview = data
+        if at or len(data) > left:
+            piece = memoryview(data)[at : at + left]
         size = len(piece)
         self._at = at + size
         self._left = left - size
         self._received += size
-        if size:
-            piece = self._unmask(piece, self._mask)
+        plain = self._unmask(piece, self._mask) if size else b""
         if self._left:
             turn = size % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
-            self._gather(piece, end=False)
+            self._gather(plain, end=False)
             return None
         self._left = _NONE
         end = bool(self._first & FIN)
-        if end and self._body is None and not self._compressed:
-            return self._whole(piece)
-        self._gather(piece, end=end)
-        return self._whole(bytes(self._body or b"")) if end else None
+        self._gather(plain, end=end)
+        return self._whole() if end else None
 
     def _gather(self, piece: bytes, *, end: bool) -> None:
-        """A part of a message; text is checked as it comes, so that it fails where it is wrong."""
-        if self._body is None:
-            self._body = bytearray()
+        """A part of a message; text is decoded as it comes, so that it fails where it is wrong."""
         if self._compressed:
             piece = self._inflate(piece, end)
-        self._body += piece
+        self._gathered += len(piece)
+        part: str | bytes = piece
         if self._opcode is Opcode.TEXT:
-            if self._decoder is None:
-                self._decoder = codecs.getincrementaldecoder("utf-8")()
-            try:
-                self._decoder.decode(piece, end)
-            except UnicodeDecodeError:
-                raise _Broken(BAD_DATA, "a text is not UTF-8") from None
-            torn = self._decoder.getstate()[0]
-            # half a surrogate, whose third byte CPython waits for before it says no
-            if torn[:1] == b"\xed" and torn[1:] >= b"\xa0":
-                raise _Broken(BAD_DATA, "a text is not UTF-8")
+            part = self._decoded(piece, end)
+        parts = self._parts
+        if parts is None:
+            self._parts = [part]
+            return
+        if not part:
+            return
+        parts.append(part)
+        if len(parts) == PARTS:
+            # a million parts of two bytes would take fifty
+            if self._blocks is _NO_BLOCKS:
+                self._blocks = []
+            self._blocks.append(part[:0].join(parts))
+            parts.clear()
+
+    def _decoded(self, piece: bytes, end: bool) -> str:
+        if self._torn:
+            piece = self._torn + piece
+        try:
+            text, size = codecs.utf_8_decode(piece, "strict", end)
+        except UnicodeDecodeError:
+            raise _Broken(BAD_DATA, "a text is not UTF-8") from None
+        self._torn = torn = piece[size:]
+        # half a surrogate, whose third byte CPython waits for before it says no
+        if torn and torn[:1] == b"\xed" and torn[1:] >= b"\xa0":
+            raise _Broken(BAD_DATA, "a text is not UTF-8")
+        return text
 
     def _inflate(self, piece: bytes, end: bool) -> bytes:
         assert self._deflate is not None
-        assert self._body is not None
-        bound = self._size - len(self._body) if self._size else -1
+        bound = self._size - self._gathered if self._size else -1
         try:
             return self._deflate.decompress(piece, end, bound)
         except Overfull:
@@ -314,18 +339,27 @@ class WebSocketEngine:
         except Corrupt:
             raise _Broken(BAD_DATA, "a compressed message cannot be read (RFC 7692)") from None
 
-    def _whole(self, message: bytes) -> str | bytes:
-        is_text = self._opcode is Opcode.TEXT
+    def _whole(self) -> str | bytes:
+        parts = self._parts
+        assert parts is not None
+        message: str | bytes
+        if len(parts) == 1 and not self._blocks:
+            message = parts[0]
+        else:
+            nothing: Any = "" if self._opcode is Opcode.TEXT else b""
+            message = nothing.join((*self._blocks, *parts))
         self._opcode = Opcode.CONTINUATION
         self._compressed = False
         self._received = 0
-        self._body = self._decoder = None
-        if not is_text:
-            return message
-        try:
-            return message.decode()
-        except UnicodeDecodeError:
-            raise _Broken(BAD_DATA, "a text is not UTF-8") from None
+        self._forget()
+        return message
+
+    def _forget(self) -> None:
+        """Nothing of a message is kept."""
+        self._parts = None
+        self._blocks = _NO_BLOCKS
+        self._gathered = 0
+        self._torn = b""
 
     @property
     def unread(self) -> int:
@@ -372,7 +406,7 @@ class WebSocketEngine:
         self.state = ENDED
         self._data = b""
         self._at = 0
-        self._body = self._decoder = None
+        self._forget()
 
     # ------------------------------------------------------------------------ what goes out
 

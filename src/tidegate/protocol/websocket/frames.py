@@ -54,7 +54,7 @@ def render_frame(opcode: Opcode, payload: bytes) -> bytes:
     return render_head(FIN | opcode, len(payload)) + payload
 
 
-def xor_mask(data: bytes, mask: bytes) -> bytes:
+def xor_mask(data: bytes | memoryview, mask: bytes) -> bytes:
     """`data` with the four bytes of `mask` applied over and over, in pure Python."""
     size = len(data)
     repeated = mask * (size // 4) + mask[: size % 4]
@@ -64,7 +64,7 @@ def xor_mask(data: bytes, mask: bytes) -> bytes:
 
 
 @cache
-def unmasker() -> Callable[[bytes, bytes], bytes]:
+def unmasker() -> Callable[[bytes | memoryview, bytes], bytes]:
     """The quickest way to undo a mask that is installed; asked for when the first socket opens."""
     # The module alone: its package reads its own version from the metadata, 17 ms and 1 MB of it.
     package = PathFinder.find_spec("websockets")
