@@ -114,6 +114,26 @@ def test_what_tls_refused_is_offered_again_from_the_same_byte_on():
     assert [bytes(offer)[:1] for offer in kernel.offered] == [b"a", b"a", b"a", b"e", b"e"]
 
 
+@pytest.mark.parametrize("takes", [[], [0], [2], [5], [7], [100_001]])
+def test_a_long_piece_and_its_head_go_in_one_call(takes):
+    kernel = PlainKernel(takes)
+    outbox = Outbox(kernel)
+    outbox.write([b"head-", b"x" * 100_000])
+    taken = takes[0] if takes else 100_005
+    assert kernel.buffers == [2]
+    assert (len(kernel.got), outbox.sent, outbox.backlog) == (taken, taken, 100_005 - taken)
+    drain(outbox)
+    assert kernel.got == b"head-" + b"x" * 100_000
+
+
+def test_a_very_long_piece_is_not_sent_past_its_share():
+    kernel = PlainKernel()
+    outbox = Outbox(kernel, Late(2 * TURN))
+    outbox.write([b"head-", b"x" * (4 * LATE_SHARE)])
+    assert 0 < len(kernel.got) <= LATE_SHARE + 5
+    drain(outbox)
+
+
 PIECES = st.lists(st.binary(max_size=40), max_size=12)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.asgi.handshaking import CLOSED, CONNECTING, OPEN, Handshaking, State
 from tidegate.asgi.scope import name_of
-from tidegate.asgi.waiter import Waiter
+from tidegate.asgi.waiter import IDLE, Waiter
 from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
 from tidegate.errors import ApplicationError, ClientDisconnected
 from tidegate.protocol.engine import Engine
@@ -55,9 +55,9 @@ class Session(Handshaking):
 
     # fmt: off
     __slots__ = (
-        "_asked", "_behind", "_ending", "_held", "_offer", "_ping_due", "_ping_sent", "_queue",
-        "_queued", "_socket", "_stopping", "_timer", "_used", "_waiter", "_waiters", "deflate",
-        "extensions",
+        "_asked", "_behind", "_ending", "_held", "_most", "_offer", "_others", "_ping_due",
+        "_ping_sent", "_queue", "_queued", "_socket", "_stopping", "_timer", "_used", "_waiter",
+        "deflate", "extensions",
     )
     # fmt: on
 
@@ -73,11 +73,12 @@ class Session(Handshaking):
         self._asked = False  # websocket.connect has been given out
         self._socket: WebSocketEngine | None = None
         self._queue = _NO_QUEUE
+        self._most = 0  # messages in it; 0: no bound
         self._queued = 0  # bytes in the queue
         self._behind = False  # the queue was full: there may be more to decode
         self._held = 0  # bytes the engine counts as unread
-        self._waiter: Waiter | None = None  # at hand for the next who waits
-        self._waiters: list[Waiter] = []
+        self._waiter: Waiter | None = None
+        self._others: tuple[Waiter, ...] = ()  # of further tasks that receive
         self._ending: Closed | None = None  # has come, behind messages that are in the queue
         self._timer: asyncio.TimerHandle | None = None
         self._ping_due = 0.0
@@ -144,8 +145,7 @@ class Session(Handshaking):
             socket.feed(event.data)
             if not self._behind:
                 self._pull(socket)
-                if self._waiters:
-                    self._wake_now()
+                self._wake_now()
 
     def lose(self) -> None:
         """The peer is gone without a close."""
@@ -160,19 +160,27 @@ class Session(Handshaking):
 
     def _pull(self, socket: WebSocketEngine) -> None:
         """Decode as far ahead as the queue allows; send what the protocol itself has to say."""
+        queue = self._queue
         self._behind = False
         told = socket.next()
         while told is not None:
             kind = type(told)
             if kind is str or kind is bytes:
-                if self._state is OPEN and self._enqueue(told):  # type: ignore[arg-type]
-                    self._behind = True
-                    break
+                if self._state is OPEN:
+                    if queue is _NO_QUEUE:
+                        self._queue = queue = deque()
+                    queue.append(told)  # type: ignore[arg-type]
+                    self._queued = queued = self._queued + len(told)
+                    if queued >= QUEUE_BOUND or len(queue) == self._most:
+                        self._behind = True
+                        break
             elif kind is Closed:
                 self._take_end(told)  # type: ignore[arg-type]
                 break
             else:  # a pong
                 self._ping_sent = 0.0
+            if not socket.unread:
+                break
             told = socket.next()
         decoded = self._held - socket.unread
         if decoded >= REPORT:
@@ -184,23 +192,12 @@ class Session(Handshaking):
         if socket.stalled:
             self.service.loop.call_soon(self._go_on)
 
-    def _enqueue(self, message: str | bytes) -> bool:
-        """True: that is enough for now."""
-        queue = self._queue
-        if queue is _NO_QUEUE:
-            self._queue = queue = deque()
-        queue.append(message)
-        self._queued += len(message)
-        most = self.service.sockets.max_queue  # type: ignore[union-attr]
-        return self._queued >= QUEUE_BOUND or len(queue) == most
-
     def _go_on(self) -> None:
         """The codec had used up its share of a turn."""
         if self._socket is not None and not self._behind:
             self._pull(self._socket)
             self._wake_wire()
-            if self._waiters:
-                self._wake_now()
+            self._wake_now()
 
     def _say(self) -> None:
         """Pongs, pings and closes on their way."""
@@ -253,14 +250,22 @@ class Session(Handshaking):
             elif self._disconnect is not None:
                 return dict(self._disconnect)
             else:
-                waiter = self._waiter or Waiter(self.service.loop)
-                self._waiter = None
-                self._waiters.append(waiter)
-                try:
+                waiter = self._waiter
+                if waiter is None:
+                    self._waiter = waiter = Waiter(self.service.loop)
+                if waiter.state is IDLE:
                     await waiter
-                finally:
-                    self._waiters.remove(waiter)
-                    self._waiter = waiter
+                else:
+                    await self._wait_as_well()
+
+    async def _wait_as_well(self) -> None:
+        """Several tasks receive: each has a waiter of its own."""
+        waiter = Waiter(self.service.loop)
+        self._others = (*self._others, waiter)
+        try:
+            await waiter
+        finally:
+            self._others = tuple(other for other in self._others if other is not waiter)
 
     async def _catch_up(self) -> None:
         """A queue's worth was taken without waiting: others have their turn before the next."""
@@ -270,24 +275,34 @@ class Session(Handshaking):
 
     def _wake(self) -> None:
         """From wherever: those who wait go on in the loop's next turn."""
-        if self._queue or self._disconnect is not None or self._ending is not None:
-            for waiter in self._waiters:
+        if self._waiter is not None and self._has_news():
+            self._waiter.wake_soon()
+            for waiter in self._others:
                 waiter.wake_soon()
 
     def _wake_now(self) -> None:
         """From a callback, and its last act: the application goes on before this returns."""
-        if self._queue or self._disconnect is not None or self._ending is not None:
-            for waiter in tuple(self._waiters):
+        waiter = self._waiter
+        if waiter is not None and (self._queue or self._has_news()):
+            waiter.wake()
+            for waiter in self._others:
                 waiter.wake()
+
+    def _has_news(self) -> bool:
+        return bool(self._queue) or self._disconnect is not None or self._ending is not None
 
     # ------------------------------------------------------------------------ what goes out
 
     async def send(self, message: Message) -> None:
         """Take one message of the application's; waits while the peer does not read."""
-        step = _TABLE[self._state].get(message["type"])
-        if step is None:
-            self._refuse(message)
-        queued = step(self, message)
+        kind = message["type"]
+        if kind == "websocket.send" and self._state is OPEN:
+            queued = self._send(message)
+        else:
+            step = _TABLE[self._state].get(kind)
+            if step is None:
+                self._refuse(message)
+            queued = step(self, message)
         if not self._wire.flush_due:
             self._wire.flush_soon()
         if queued > SEND_AHEAD:
@@ -319,6 +334,7 @@ class Session(Handshaking):
         headers = message.get("headers", ())
         fields = response_fields(subprotocol, headers, self.extensions, offer.key)
         self._socket = WebSocketEngine(terms.max_size, self.deflate)
+        self._most = terms.max_queue
         rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
         self._state = OPEN
         self._offer = None

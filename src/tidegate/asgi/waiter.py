@@ -6,7 +6,7 @@ this speaks the protocol that asyncio's tasks speak with futures (PEP 3156's, ke
 since), and `wake` calls the task back at once. That may happen only where no task is running: in a
 callback of the poller's or the loop's. Everywhere else `wake_soon` does what a future does.
 
-One task at a time waits on it, and it can be awaited again after that.
+One task at a time waits on it; it can be awaited again once it is IDLE.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 
 class State(enum.IntEnum):
-    IDLE = 0
+    IDLE = 0  # nobody's
     AWAITED = 1
-    WOKEN = 2
+    WOKEN = 2  # or CANCELLED: the task has not gone on yet
     CANCELLED = 3
 
 
@@ -63,9 +63,11 @@ class Waiter:
     # ------------------------------------------------------------------------ what a task calls
 
     def __await__(self) -> Generator[Waiter, None, None]:
-        self.state = IDLE
         self._asyncio_future_blocking = True  # "this is how one waits for a future"
-        yield self
+        try:
+            yield self
+        finally:
+            self.state = IDLE
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         self._callback = callback

@@ -72,16 +72,36 @@ class Outbox:
                 except (BlockingIOError, InterruptedError):
                     sent = 0
                 self.sent += sent
-                if sent == len(data):
-                    return
-                output = [memoryview(data)[sent:]]
+                if sent != len(data):
+                    self._keep([memoryview(data)[sent:]])
+                return
+        elif len(output) == 2 and self._copies and self._send_pair(output):
+            return
+        self._keep(output)
+        self.resume()
+
+    def _keep(self, output: Iterable[Output]) -> None:
         self._pending = deque()
         for piece in output:
             size = piece.count if isinstance(piece, FileSlice) else len(piece)
             if size:
                 self._pending.append(piece)
                 self.backlog += size
-        self.resume()
+
+    def _send_pair(self, output: list[Output]) -> bool:
+        """A long piece and its head, in one system call; what is left of them is kept."""
+        head, body = output
+        if type(head) is not bytes or type(body) is not bytes or len(body) > LATE_SHARE:
+            return False
+        try:
+            sent = self._sock.sendmsg((head, body))
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        self.sent += sent
+        size = len(head)
+        if sent != size + len(body):
+            self._keep((head[sent:], memoryview(body)[max(0, sent - size) :]))
+        return True
 
     def resume(self) -> bool:
         """Go on with the backlog, within a share of the batch; True when it is gone."""

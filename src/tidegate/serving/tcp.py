@@ -20,7 +20,7 @@ from tidegate.asgi.wire import HIGH_WATER, NEVER
 from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Waiting
-from tidegate.protocol.events import Event, Fault, Request
+from tidegate.protocol.events import Body, Event, Fault, Request
 from tidegate.serving.negotiate import engine_for
 from tidegate.serving.site import TURN, Site
 from tidegate.serving.writing import READING, Phase, Writing
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tidegate.asgi.session import Session
     from tidegate.net.tls_socket import TlsSocket
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 68 * 1024  # what is 64 KiB long, a WebSocket message say, comes whole with its head
 BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
 LATE_READ_SIZE = 16 * 1024  # for who comes late in a batch
 SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
@@ -161,8 +161,12 @@ class TcpConnection(Writing):
         """Route events, and go on with what the engine has buffered; what is said leaves later."""
         self.flush_due = True
         for event in events:
-            if type(event) is Request:
-                self._begin(event)
+            kind = type(event)
+            if kind is Body:
+                if self._exchange is not None:
+                    self._exchange.feed(event)
+            elif kind is Request:
+                self._begin(event)  # type: ignore[arg-type]
             else:
                 self._route(event)
         if self.engine.stalled:

@@ -18,10 +18,11 @@ from tidegate.protocol.http1.reader import NO_REQUEST
 from tidegate.protocol.http1.writer import Flag, Framing
 
 # an Enum's members are looked up in Python: 0.05 us each, on the way of every piece
-LENGTH, CHUNKED, NO_BODY, DONE = (
+LENGTH, CHUNKED, NO_BODY, UNTIL_CLOSE, DONE = (
     Framing.LENGTH,
     Framing.CHUNKED,
     Framing.NO_BODY,
+    Framing.UNTIL_CLOSE,
     Framing.DONE,
 )
 BODILESS = frozenset((204, 304))
@@ -135,7 +136,7 @@ class Answering:
             framing = CHUNKED
             lines.append(b"transfer-encoding: chunked\r\n")
         else:
-            framing = Framing.UNTIL_CLOSE
+            framing = UNTIL_CLOSE
             self._keep = False
         if flags:
             if flags & Flag.CLOSE:
@@ -174,6 +175,10 @@ class Answering:
                     self._chunk.append(data)
                     self._chunk_size += len(data)
                 return self._out_size + self._chunk_size
+            if framing is UNTIL_CLOSE and not end and not self._head and type(data) is bytes:
+                self._out.append(data)  # a tunnel, mostly
+                self._out_size = size = self._out_size + len(data)
+                return size
             return self._send_unmeasured(data, end)
         size = len(data)
         if size != self._to_send and (end or size > self._to_send):

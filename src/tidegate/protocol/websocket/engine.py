@@ -23,7 +23,6 @@ from tidegate.protocol.websocket.frames import (
     CONTROL_BOUND,
     FIN,
     LENGTH_16,
-    LENGTH_64,
     MASKED,
     RESERVED,
     TEXT_HEADS,
@@ -108,7 +107,7 @@ class WebSocketEngine:
     __slots__ = (
         "_at", "_blocks", "_compressed", "_data", "_deflate", "_first", "_gathered", "_left",
         "_mask", "_opcode", "_parts", "_pongs", "_received", "_size", "_torn", "_unmask",
-        "close_sent", "due", "stalled", "state",
+        "close_sent", "due", "stalled", "state", "unread",
     )
     # fmt: on
 
@@ -118,6 +117,7 @@ class WebSocketEngine:
         self._unmask = unmasker()
         self._data = b""
         self._at = 0
+        self.unread = 0  # bytes that `next` has not looked at
         # the frame whose payload is coming in: bytes still to come of it
         self._left = _NONE
         self._first = 0
@@ -142,34 +142,32 @@ class WebSocketEngine:
         """Bytes from the peer, cut anywhere; `next` looks at them."""
         if self.state is ENDED:
             return
-        if self._at == len(self._data):
-            self._data = data
-        else:
-            self._data = self._data[self._at :] + data
+        if self.unread:
+            data = self._data[self._at :] + data
+        self._data = data
         self._at = 0
+        self.unread = len(data)
 
     def next(self) -> Told | None:
         """The next thing to tell; None: more has to come, or (`stalled`) others have their turn."""
         if self._left == _NONE and not self._opcode:
             data, at = self._data, self._at
-            have = len(data) - at
+            have = self.unread
             if have > 5:
                 first = data[at]
                 size = data[at + 1] - MASKED
                 begin = at + 6
-                if size == LENGTH_16 and have > 7:
-                    size = data[at + 2] << 8 | data[at + 3]
-                    begin = at + 8
-                    if size < LENGTH_16:
-                        size = _NONE  # not its shortest form
+                if size >= LENGTH_16:
+                    size, begin = _long(data, at, size)
                 end = begin + size
                 if (
-                    0 <= size != LENGTH_64
+                    size >= 0
                     and end <= len(data)
                     and first in _WHOLE
                     and (size <= self._size or not self._size)
                 ):
                     self._at = end
+                    self.unread = len(data) - end
                     payload = self._unmask(data[begin:end], data[begin - 4 : begin])
                     if first == _WHOLE_BINARY:
                         return payload
@@ -177,10 +175,9 @@ class WebSocketEngine:
                         return payload.decode()
                     except UnicodeDecodeError:
                         return self._fail(BAD_DATA, "a text is not UTF-8")
-            elif not have:
-                self.stalled = False
-                return None
-        return self._next_slowly()
+        told = self._next_slowly()
+        self.unread = len(self._data) - self._at
+        return told
 
     def _next_slowly(self) -> Told | None:
         self.stalled = False
@@ -361,11 +358,6 @@ class WebSocketEngine:
         self._gathered = 0
         self._torn = b""
 
-    @property
-    def unread(self) -> int:
-        """Bytes that `next` has not looked at."""
-        return len(self._data) - self._at
-
     # ------------------------------------------------------------------------ control frames
 
     def _control(self, opcode: int, payload: bytes) -> Told | None:
@@ -405,7 +397,7 @@ class WebSocketEngine:
     def _end(self) -> None:
         self.state = ENDED
         self._data = b""
-        self._at = 0
+        self._at = self.unread = 0
         self._forget()
 
     # ------------------------------------------------------------------------ what goes out
@@ -460,6 +452,18 @@ class WebSocketEngine:
         self.due.clear()
         self._pongs = 0
         return output
+
+
+def _long(data: bytes, at: int, length: int) -> tuple[int, int]:
+    """The length of a frame that says it in more than seven bits, and where its payload begins.
+
+    (-1, ...): not in its shortest form, or not whole; the slow road finds out.
+    """
+    if length == LENGTH_16:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        return size if size >= LENGTH_16 else _NONE, at + 8
+    size = int.from_bytes(data[at + 2 : at + 10], "big")
+    return size if size >= 1 << 16 else _NONE, at + 14
 
 
 def _cut(reason: str) -> bytes:
