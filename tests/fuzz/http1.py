@@ -9,13 +9,11 @@ the wire tests' corpus are damaged at random, with the seed printed to repeat a 
 from __future__ import annotations
 
 import itertools
-import random
 import re
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from tests.fuzz.drive import LONGEST, Target, main
 
 from tidegate.protocol.engine import Ending, Limits
 from tidegate.protocol.events import Body, Event, Fault, Request
@@ -23,7 +21,6 @@ from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1.engine import Http1Engine
 
 LIMITS = Limits(request_line=200, header_size=600, header_count=12, body_size=2000)
-LONGEST = 4096
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n"
 HEAD_OF_ANSWER = re.compile(
     rb"HTTP/1\.1 (\d{3})[^\r\n]*\r\n((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n"
@@ -146,95 +143,7 @@ def corpus() -> list[bytes]:
     return [row.raw for row in (*GOOD, *CASES) if len(row.raw) <= LONGEST]
 
 
-def damage(raw: bytes, chance: random.Random) -> bytes:
-    """A few small accidents."""
-    data = bytearray(raw)
-    for _ in range(chance.randrange(5)):
-        place = chance.randrange(len(data) + 1)
-        match chance.randrange(5):
-            case 0:
-                data[place : place + 1] = bytes([chance.randrange(256)])
-            case 1:
-                data[place:place] = chance.choice(FRAGMENTS)
-            case 2:
-                del data[place : place + chance.randrange(1, 9)]
-            case 3:
-                data += data[place : place + 100]
-            case _:
-                data[place:place] = bytes(data[place : place + 30])
-    return bytes(data[:LONGEST])
-
-
-def inputs(seed: int) -> Iterator[tuple[bytes, list[int]]]:
-    """Without end: rows of the corpus, damaged and put behind one another, and where to cut."""
-    chance, rows = random.Random(seed), corpus()
-    while True:
-        picked = chance.sample(rows, chance.randrange(1, 4))
-        cuts = [chance.randrange(LONGEST) for _ in range(chance.randrange(1, 8))]
-        yield b"".join(damage(row, chance) for row in picked), cuts
-
-
-def at_random(seconds: float, seed: int) -> int:
-    """Try damaged inputs for some seconds; how many there were."""
-    end = time.monotonic() + seconds
-    for tried, (raw, cuts) in enumerate(inputs(seed)):  # noqa: B007
-        if time.monotonic() > end:
-            break
-        try:
-            check(raw, cuts)
-        except BaseException:
-            print(f"to repeat:\n  check({raw!r}, {cuts})")
-            raise
-    return tried
-
-
-def steered(seconds: int, folder: Path) -> None:
-    """By coverage, with atheris; ends the process when the time is over."""
-    import atheris
-
-    def one_input(data: bytes) -> None:
-        # The first bytes say where to cut; the rest is the stream.
-        cuts = [int.from_bytes(data[at : at + 2], "big") for at in (0, 2, 4)]
-        check(data[6 : 6 + LONGEST], cuts)
-
-    for module in [name for name in sys.modules if name.startswith("tidegate.protocol.http1.")]:
-        for thing in vars(sys.modules[module]).values():
-            if callable(thing) and getattr(thing, "__module__", "") == module:
-                instrument(atheris, thing)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, raw in enumerate(corpus()):
-        (folder / f"row-{number}").write_bytes(b"\0\x07\0\x13\0\x2b" + raw)
-    (folder / "found").mkdir(exist_ok=True)
-    arguments = [
-        f"-artifact_prefix={folder}/found/",
-        f"-max_total_time={seconds}",
-        f"-max_len={LONGEST}",
-        "-verbosity=0",
-    ]
-    atheris.Setup([sys.argv[0], *arguments, str(folder)], one_input)
-    atheris.Fuzz()
-
-
-def instrument(atheris: object, thing: object) -> None:
-    """Make a function, or a class's functions, tell atheris which branches they take."""
-    members = vars(thing).items() if isinstance(thing, type) else [("", thing)]
-    for _, member in members:
-        if hasattr(member, "__code__"):
-            atheris.instrument_func(member)  # type: ignore[attr-defined]
-
-
-def main() -> None:
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    try:
-        import atheris
-    except ImportError:
-        seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
-        print(f"atheris is not installed: damaging the corpus at random, seed {seed}")
-        print(f"{at_random(seconds, seed)} inputs in {seconds} s, nothing found")
-    else:
-        del atheris
-        steered(seconds, Path("build/fuzz-http1"))
-
+TARGET = Target("http1", "tidegate.protocol.http1.", check, corpus, FRAGMENTS)
 
 if __name__ == "__main__":
-    main()
+    main(TARGET)

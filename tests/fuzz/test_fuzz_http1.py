@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.fuzz.http1 import Play, check, inputs, same_requests
+from tests.fuzz.drive import inputs
+from tests.fuzz.http1 import TARGET, Play, check, same_requests
 
 
 def test_damaged_input() -> None:
-    for raw, cuts in itertools.islice(inputs(seed=1), 1500):
+    for raw, cuts in itertools.islice(inputs(TARGET, seed=1), 1500):
         check(raw, cuts)
 
 

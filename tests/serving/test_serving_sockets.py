@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
+from unittest import mock
 
 import pytest
 from tests.support.clock import station
-from tests.support.socket_client import PING, PONG, TEXT, closing, handshake, masked
+from tests.support.socket_client import BINARY, PING, PONG, TEXT, closing, handshake, masked
 
-from tidegate.protocol.http1.engine import UNREAD_BOUND
+from tidegate.protocol.http1.engine import TUNNEL_BOUND
+from tidegate.protocol.websocket.engine import STEP
+from tidegate.protocol.websocket.frames import COMPRESSED
 
 
 async def listens(scope, receive, send):
@@ -19,10 +23,15 @@ async def listens(scope, receive, send):
         pass
 
 
-def opened(server, peer):
-    peer.send(handshake())
+def opened(server, peer, lines=b""):
+    peer.send(handshake(lines=lines))
     assert peer.expect(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
     return peer
+
+
+def squeezed(data):
+    maker = zlib.compressobj(9, zlib.DEFLATED, -12)
+    return (maker.compress(data) + maker.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def pings(peer):
@@ -95,9 +104,9 @@ def test_who_is_not_read_by_us_is_not_blamed_for_its_silence():
 
     with station(waits, ws_ping_interval=20, ws_ping_timeout=10) as server:
         peer = opened(server, server.accept(small=True))
-        flood = masked(TEXT, b"x" * 1000) * 700
+        flood = masked(TEXT, b"x" * 1000) * 500
         sent = peer.stuff(flood)
-        assert UNREAD_BOUND < sent < len(flood)
+        assert TUNNEL_BOUND < sent < len(flood)
         assert not peer.connection.reading
         server.advance(200)
         assert peer.alive
@@ -252,6 +261,48 @@ def test_a_stream_of_messages_is_read_for_as_long_as_it_is_taken():
 
     with station(takes) as server:
         peer = opened(server, server.accept())
-        flood = masked(2, bytes(1000)) * (4 * UNREAD_BOUND // 1000)
+        flood = masked(2, bytes(1000)) * (4 * TUNNEL_BOUND // 1000)
         peer.send(flood)
-        server.until(lambda: sum(taken) >= 4 * UNREAD_BOUND // 1000 * 1000)
+        server.until(lambda: sum(taken) >= 4 * TUNNEL_BOUND // 1000 * 1000)
+
+
+def test_a_flood_of_fragments_goes_on_once_a_turn():
+    """However many packets of it come while it waits for its next share."""
+    with station(listens) as server:
+        peer = opened(server, server.accept_unix())
+        peer.send(masked(TEXT, b"", fin=False))
+        waiting = []
+        schedule = server.loop.call_soon
+
+        def watch(callback, *arguments, **options):
+            waiting.append(getattr(callback, "__name__", ""))
+            return schedule(callback, *arguments, **options)
+
+        with mock.patch.object(server.loop, "call_soon", watch):
+            for _ in range(6):
+                peer.sock.send(masked(0, b"", fin=False) * 1000)
+                peer.connection.on_readable()
+            assert waiting.count("go_on") == 1
+            peer.connection.on_batch_end()
+
+
+def test_bombs_are_inflated_one_after_the_other():
+    bomb = squeezed(bytes(3 << 20))
+    with station(listens, ws_max_size=2 << 20) as server:
+        peers = [server.accept_unix() for _ in range(8)]
+        for peer in peers:
+            opened(server, peer, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        line = server.worker._service.inflating
+        sessions = [peer.connection._exchange for peer in peers]
+        for peer in peers:
+            peer.sock.send(masked(BINARY | COMPRESSED, bomb))
+            peer.connection.on_readable()
+            peer.connection.on_batch_end()
+        most = 0
+        while line._members:
+            server.turn(1)
+            held = [each._socket._gathered for each in sessions if each._socket is not None]
+            most = max(most, sum(held))
+        assert 2 << 20 < most < (2 << 20) + 9 * STEP
+        for peer in peers:
+            assert peer.finish().startswith(b"\x88")

@@ -1,8 +1,8 @@
 """The half of a session that is still HTTP: a handshake waits for its answer, or is refused.
 
-Strategy: the states of the whole session are here. A refusal, the server's own or the
-application's (`websocket.http.response`), is an ordinary response that ends its connection; what
-follows an `accept` is in session.py.
+Strategy: the states of the whole session are here. `accept` turns the request into a tunnel, and
+session.py goes on from there. A refusal, the server's own or the application's
+(`websocket.http.response`), is an ordinary response that ends its connection.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tidegate.asgi.wire import Wire
 from tidegate.errors import ApplicationError
 from tidegate.protocol.engine import Engine
 from tidegate.protocol.events import Request
-from tidegate.protocol.websocket.engine import ABNORMAL
+from tidegate.protocol.websocket.engine import ABNORMAL, Deflate, WebSocketEngine
+from tidegate.protocol.websocket.handshake import Offer, response_fields
 from tidegate.types import Message
 
 if TYPE_CHECKING:
@@ -37,12 +38,17 @@ class Handshaking:
 
     # fmt: off
     __slots__ = (
-        "_disconnect", "_engine", "_state", "_wire", "request", "scope", "service", "since", "size",
-        "status", "stream", "task",
+        "_disconnect", "_engine", "_offer", "_state", "_wire", "deflate", "extensions", "request",
+        "scope", "service", "since", "size", "status", "stream", "task",
     )
     # fmt: on
 
-    def __init__(self, service: Service, wire: Wire, engine: Engine, request: Request) -> None:
+    def __init__(
+        self, service: Service, wire: Wire, engine: Engine, request: Request, offer: Offer
+    ) -> None:
+        self._offer: Offer | None = offer  # until it is answered
+        self.extensions = b""  # what is agreed on, as the response says it
+        self.deflate: Deflate | None = None
         self.service = service
         self.request = request
         self.scope: dict[str, Any] = {}
@@ -89,6 +95,27 @@ class Handshaking:
         if self.task is not None:
             self.task.cancel()
 
+    def _accept(self, message: Message) -> int:
+        offer, terms = self._offer, self.service.sockets
+        assert offer is not None
+        assert terms is not None
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and subprotocol not in offer.subprotocols:
+            self.service.log.warning(
+                "websocket.accept chose the subprotocol %r, which the client did not offer: left "
+                "out, since the client would have to fail (RFC 6455 4.1)",
+                subprotocol,
+            )
+            subprotocol = None
+        headers = message.get("headers", ())
+        fields = response_fields(subprotocol, headers, self.extensions, offer.key)
+        rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
+        self._state = OPEN
+        self._offer = None
+        self._record(101)
+        self._opened(WebSocketEngine(terms.max_size, self.deflate), rest)
+        return 0
+
     def _refuse_handshake(self, message: Message) -> int:
         self.answer(403, b"")
         return 0
@@ -133,6 +160,11 @@ class Handshaking:
     def _wake_wire(self) -> None:
         if not self._wire.flush_due:
             self._wire.flush_soon()
+
+    # ------------------------------------------------------------------------ the other half's
+
+    def _opened(self, socket: WebSocketEngine, rest: bytes) -> None:
+        raise NotImplementedError
 
     def _wake(self) -> None:
         raise NotImplementedError

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from tidegate.asgi.line import Line
 from tidegate.types import Application
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Service:
     `record` is None where nobody listens, `sockets` where WebSocket is off.
     """
 
-    __slots__ = ("app", "clock", "log", "loop", "record", "sockets")
+    __slots__ = ("app", "clock", "inflating", "log", "loop", "record", "sockets")
 
     def __init__(
         self,
@@ -63,3 +64,4 @@ class Service:
         self.log = log
         self.record = record
         self.sockets = sockets
+        self.inflating = Line(loop)

@@ -32,10 +32,9 @@ from tidegate.protocol.websocket.engine import (
     RESTART,
     TOO_BIG,
     Closed,
-    Deflate,
     WebSocketEngine,
 )
-from tidegate.protocol.websocket.handshake import Offer, response_fields
+from tidegate.protocol.websocket.handshake import Offer
 from tidegate.types import Message
 
 if TYPE_CHECKING:
@@ -55,19 +54,15 @@ class Session(Handshaking):
 
     # fmt: off
     __slots__ = (
-        "_asked", "_behind", "_ending", "_held", "_most", "_offer", "_others", "_ping_due",
+        "_asked", "_behind", "_ending", "_going", "_held", "_most", "_others", "_ping_due",
         "_ping_sent", "_queue", "_queued", "_socket", "_stopping", "_timer", "_used", "_waiter",
-        "deflate", "extensions",
     )
     # fmt: on
 
     def __init__(
         self, service: Service, wire: Wire, engine: Engine, request: Request, offer: Offer
     ) -> None:
-        super().__init__(service, wire, engine, request)
-        self._offer: Offer | None = offer  # until it is answered
-        self.extensions = b""  # what is agreed on, as the response says it
-        self.deflate: Deflate | None = None
+        super().__init__(service, wire, engine, request, offer)
         self._used = False  # since somebody last looked
         self._stopping = False
         self._asked = False  # websocket.connect has been given out
@@ -76,6 +71,7 @@ class Session(Handshaking):
         self._most = 0  # messages in it; 0: no bound
         self._queued = 0  # bytes in the queue
         self._behind = False  # the queue was full: there may be more to decode
+        self._going = False  # in line for the next share
         self._held = 0  # bytes the engine counts as unread
         self._waiter: Waiter | None = None
         self._others: tuple[Waiter, ...] = ()  # of further tasks that receive
@@ -143,7 +139,7 @@ class Session(Handshaking):
         if socket is not None:
             self._used = True
             socket.feed(event.data)
-            if not self._behind:
+            if not self._behind and not self._going:
                 self._pull(socket)
                 self._wake_now()
 
@@ -190,12 +186,23 @@ class Session(Handshaking):
         if socket.due and self._ending is None:
             self._say()
         if socket.stalled:
-            self.service.loop.call_soon(self._go_on)
+            self._line_up(socket)
 
-    def _go_on(self) -> None:
-        """The codec had used up its share of a turn."""
-        if self._socket is not None and not self._behind:
-            self._pull(self._socket)
+    def _line_up(self, socket: WebSocketEngine) -> None:
+        """The codec has used up its share of a turn."""
+        if not self._going:
+            self._going = True
+            if socket.inflating:
+                self.service.inflating.join(self)
+            else:
+                self.service.loop.call_soon(self.go_on)
+
+    def go_on(self) -> None:
+        """It is our turn again."""
+        self._going = False
+        socket = self._socket
+        if socket is not None and not self._behind and (self._state is OPEN or self.closing):
+            self._pull(socket)
             self._wake_wire()
             self._wake_now()
 
@@ -318,38 +325,21 @@ class Session(Handshaking):
             wire.flush()
         await asyncio.sleep(0)
 
-    def _accept(self, message: Message) -> int:
-        offer = self._offer
-        assert offer is not None
-        subprotocol = message.get("subprotocol")
-        if subprotocol is not None and subprotocol not in offer.subprotocols:
-            self.service.log.warning(
-                "websocket.accept chose the subprotocol %r, which the client did not offer: left "
-                "out, since the client would have to fail (RFC 6455 4.1)",
-                subprotocol,
-            )
-            subprotocol = None
+    def _opened(self, socket: WebSocketEngine, rest: bytes) -> None:
         terms = self.service.sockets
         assert terms is not None
-        headers = message.get("headers", ())
-        fields = response_fields(subprotocol, headers, self.extensions, offer.key)
-        self._socket = WebSocketEngine(terms.max_size, self.deflate)
+        self._socket = socket
         self._most = terms.max_queue
-        rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
-        self._state = OPEN
-        self._offer = None
-        self._record(101)
         if terms.ping_interval:
             self._ping_due = self.service.clock.now + terms.ping_interval
             self._wire.look_by(self._ping_due)
         if rest:
             self._held += len(rest)
-            self._socket.feed(rest)
-            self._pull(self._socket)
+            socket.feed(rest)
+            self._pull(socket)
             self._wake()
         if self._stopping:
             self.stop()
-        return 0
 
     def _send(self, message: Message) -> int:
         content = message.get("bytes")

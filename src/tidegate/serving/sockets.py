@@ -44,7 +44,7 @@ def open_session(
 
 def _compression(service: Service, offer: Offer) -> tuple[bytes, Deflate | None]:
     """What is agreed on, as the response says it, and what does it; raises Refused."""
-    if not offer.extensions or service.sockets is None or not service.sockets.deflate:
+    if not offer.extensions:
         return b"", None
     from tidegate.protocol.websocket.deflate import BadOffer, MessageDeflate, Terms, negotiate
 
@@ -53,4 +53,6 @@ def _compression(service: Service, offer: Offer) -> tuple[bytes, Deflate | None]
         agreed = negotiate(offer.extensions, terms)
     except BadOffer as error:
         raise Refused(400, str(error), "RFC 6455 9.1") from error
-    return (b"", None) if agreed is None else (agreed[0], MessageDeflate(agreed[1], terms))
+    if agreed is None or service.sockets is None or not service.sockets.deflate:
+        return b"", None
+    return agreed[0], MessageDeflate(agreed[1], terms)

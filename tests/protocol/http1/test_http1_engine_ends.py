@@ -20,7 +20,7 @@ from tests.support.http1_drive import (
 
 from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Body, Fault, Reset
-from tidegate.protocol.http1.engine import UNREAD_BOUND, Http1Engine
+from tidegate.protocol.http1.engine import TUNNEL_BOUND, Http1Engine
 
 UPGRADE = get("/", b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
 HEAD_REQUEST = b"HEAD" + GET[3:]
@@ -371,7 +371,7 @@ def test_what_goes_through_a_tunnel_is_framed_by_nothing() -> None:
 
 def test_a_tunnel_that_is_not_read_stops_the_reading() -> None:
     engine = tunnel()
-    engine.receive(bytes(UNREAD_BOUND - 1))
+    engine.receive(bytes(TUNNEL_BOUND - 1))
     assert engine.hungry
     assert engine.resting
     engine.receive(b"x")
@@ -387,7 +387,7 @@ def test_a_tunnel_that_is_not_read_stops_the_reading() -> None:
 def test_what_had_come_before_a_tunnel_counts_as_unread() -> None:
     engine = Drive(whole=silent).feed(UPGRADE + b"abc").engine
     assert engine.open_tunnel(1, b"websocket") == b"abc"
-    engine.receive(bytes(UNREAD_BOUND - 3))
+    engine.receive(bytes(TUNNEL_BOUND - 3))
     assert not engine.hungry
 
 

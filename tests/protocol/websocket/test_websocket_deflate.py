@@ -20,7 +20,7 @@ from tidegate.protocol.websocket.deflate import (
     Terms,
     negotiate,
 )
-from tidegate.protocol.websocket.engine import Closed, Corrupt, Overfull, WebSocketEngine
+from tidegate.protocol.websocket.engine import STEP, Closed, Corrupt, Overfull, WebSocketEngine
 from tidegate.protocol.websocket.frames import COMPRESSED, FIN, Opcode, render_head, xor_mask
 
 TAIL = b"\x00\x00\xff\xff"
@@ -578,12 +578,14 @@ def test_a_bomb_inside_the_engine_closes_with_1009() -> None:
     assert isinstance(told, Closed) and (told.code, told.fault) == (1009, True)
 
 
-def engine_and_frames(size: int, payload: bytes, parts: int = 1) -> tuple[WebSocketEngine, bytes]:
+def engine_and_frames(
+    size: int, payload: bytes, parts: int = 1, kind: Opcode = Opcode.BINARY
+) -> tuple[WebSocketEngine, bytes]:
     """An engine, and one compressed message as a client sends it, in as many frames."""
     wire = bytearray()
     step = len(payload) // parts + 1
     for begin in range(0, len(payload), step):
-        first = COMPRESSED | Opcode.BINARY if not begin else 0
+        first = COMPRESSED | kind if not begin else 0
         fin = FIN if begin + step >= len(payload) else 0
         piece = payload[begin : begin + step]
         head = bytearray(render_head(first | fin, len(piece)))
@@ -614,6 +616,53 @@ def test_a_payload_that_inflates_to_nothing_is_bounded_too(parts: int) -> None:
     assert isinstance(told, Closed) and (told.code, told.fault) == (1009, True)
 
 
+@pytest.mark.parametrize("kind", [Opcode.TEXT, Opcode.BINARY])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("size", [STEP - 1, STEP, STEP + 1, 2 * STEP, 5 * STEP + 7])
+def test_what_inflates_to_a_lot_comes_in_steps(size: int, parts: int, kind: Opcode) -> None:
+    """Each leaves others their turn; a step takes as long whether the message fits or not."""
+    message = ("ü" * size)[: size // 2].encode() + b"x" * (size % 2)
+    engine, wire = engine_and_frames(size, raw(message), parts, kind)
+    engine.feed(wire + engine_and_frames(size, raw(b"next"), 1, kind)[1])
+    told, calls = engine.next(), 1
+    while told is None:
+        assert engine.stalled
+        told, calls = engine.next(), calls + 1
+    assert told == (message.decode() if kind is Opcode.TEXT else message)
+    assert calls >= size / STEP - parts
+    told = engine.next()
+    assert told == ("next" if kind is Opcode.TEXT else b"next")
+
+
+@pytest.mark.parametrize("size", [0, STEP, 10 * STEP])
+def test_a_bomb_takes_no_longer_a_step_than_a_message(size: int) -> None:
+    engine, wire = engine_and_frames(size, raw(bytes(64 << 20), level=9))
+    engine.feed(wire)
+    told, most = None, 0
+
+    def step() -> None:
+        nonlocal told
+        told = engine.next()
+
+    while told is None and engine._gathered < 20 * STEP:
+        most = max(most, traced(step)[1])
+    assert most < 4 * STEP
+    if size:
+        assert isinstance(told, Closed) and told.code == 1009
+
+
+def test_many_frames_that_each_inflate_to_less_leave_others_their_turn() -> None:
+    half = bytes(STEP // 2)
+    engine, wire = engine_and_frames(0, raw(half * 40, level=9), 40)
+    engine.feed(wire)
+    calls = 1
+    while (told := engine.next()) is None:
+        assert engine.stalled
+        calls += 1
+    assert told == half * 40
+    assert calls >= 10
+
+
 def test_thousands_of_streams_do_not_copy_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes that zlib sees grow with the payload, not with its square."""
     seen = []
@@ -629,6 +678,7 @@ def test_thousands_of_streams_do_not_copy_each_other(monkeypatch: pytest.MonkeyP
 
         eof = property(lambda self: self._real.eof)
         unused_data = property(lambda self: self._real.unused_data)
+        unconsumed_tail = property(lambda self: self._real.unconsumed_tail)
 
     monkeypatch.setattr("tidegate.protocol.websocket.deflate.zlib.decompressobj", Counting)
     payload = b"\x03\x00" * 10_000 + b"\x00"

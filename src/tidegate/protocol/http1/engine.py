@@ -31,6 +31,7 @@ from tidegate.protocol.http1.reader import Framing as BodyFraming
 from tidegate.protocol.http1.writer import Framing
 
 UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
+TUNNEL_BOUND = 128 * 1024  # the same for a tunnel, which carries messages and not uploads
 PIPELINE_BOUND = 64 * 1024  # bytes of later requests that wait for their turn
 REMEMBERED_HEAD = 2048  # bytes of a head that is worth remembering
 DISCARD_BOUND = 64 * 1024  # body bytes nobody wanted, read for the sake of the connection
@@ -62,6 +63,7 @@ class Http1Engine(Answering):
         "_discarded",
         "_known",
         "_limits",
+        "_most_unread",
         "_over",
         "_reading",
         "_remaining",
@@ -92,6 +94,7 @@ class Http1Engine(Answering):
         self._remaining = 0
         self._chunked: ChunkedBody | None = None
         self._unread = 0
+        self._most_unread = UNREAD_BOUND
         self._discarded = 0
         self._stopping = False
         self._over = False  # the peer sends no more than what is buffered
@@ -114,7 +117,7 @@ class Http1Engine(Answering):
                 parsed = self._known.get(data) if len(data) <= REMEMBERED_HEAD else None
                 if parsed is not None:
                     return [self._begin_request(parsed)]
-            elif self._unread + len(data) < UNREAD_BOUND:  # a tunnel
+            elif self._unread + len(data) < self._most_unread:  # a tunnel
                 self._unread += len(data)
                 return [Body(self._stream, data, False)]
         return self._receive(data)
@@ -292,7 +295,7 @@ class Http1Engine(Answering):
         return b""
 
     def _see_hunger(self) -> None:
-        self.hungry = self._unread < UNREAD_BOUND and len(self._buffer) < PIPELINE_BOUND
+        self.hungry = self._unread < self._most_unread and len(self._buffer) < PIPELINE_BOUND
 
     def _receive_nothing(self, data: bytes, events: list[Event]) -> bytes:
         return b""
@@ -420,6 +423,7 @@ class Http1Engine(Answering):
         self._framing = Framing.UNTIL_CLOSE
         self._keep = self._plain = False
         self._unread = len(rest)
+        self._most_unread = TUNNEL_BOUND
         self._see_hunger()
         self.resting = self.hungry and not self._over
         return rest

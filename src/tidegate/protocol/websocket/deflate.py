@@ -4,7 +4,8 @@ Strategy: the header is read by one grammar before anything is decided, then the
 can be kept to the letter is taken. A message is inflated piece by piece as it arrives, never past
 what its reader still allows. zlib's objects are made when a message first needs them; on a side
 without context takeover they live as long as that message, and the compressor, whose context is
-ours to forget at any time, only until the socket rests.
+ours to forget at any time, only until the socket rests. A few KB may inflate to megabytes, which
+takes its time: it is done in steps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tidegate.protocol.headers import TOKEN
-from tidegate.protocol.websocket.engine import Corrupt, Overfull
+from tidegate.protocol.websocket.engine import STEP, Corrupt, Overfull
 
 NAME = b"permessage-deflate"
 UNLIMITED = -1
@@ -143,7 +144,10 @@ class MessageDeflate:
     nothing more can be decompressed.
     """
 
-    __slots__ = ("_agreed", "_begun", "_deflater", "_inflater", "_terms")
+    __slots__ = (
+        "_agreed", "_begun", "_deflater", "_end", "_inflater", "_input", "_step", "_terms",
+        "pending",
+    )  # fmt: skip
 
     def __init__(self, agreed: Agreed, terms: Terms) -> None:
         self._agreed = agreed
@@ -151,6 +155,10 @@ class MessageDeflate:
         self._begun = False  # a message is coming in
         self._deflater: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
+        self._input = b""  # not inflated yet
+        self._end = False  # nothing of the message follows the input
+        self._step = 0  # bytes of it that zlib gets at a time
+        self.pending = False
 
     def compress(self, data: bytes) -> bytes | None:
         """A message's payload; None: it goes as it is, it is too short or would not shrink."""
@@ -173,52 +181,57 @@ class MessageDeflate:
     def decompress(self, data: bytes, end: bool, bound: int) -> bytes:
         """A piece of a message, `end` with its last; at most `bound` bytes, UNLIMITED: any number.
 
-        Raises Overfull and Corrupt.
+        Where that is a lot it comes in steps: while `pending`, `more` has the next. Raises Overfull
+        and Corrupt.
         """
         if not data and not self._begun:
             # A message without a byte is no DEFLATE at all, and can only be meant to be empty;
             # with the tail put to it, it would spoil the message after it.
             return b""
         self._begun = not end
-        if end:
-            data += _TAIL
+        self._input = data + _TAIL if end else data
+        self._end = end
+        self._step = len(self._input)
+        return self.more(bound)
+
+    def more(self, bound: int) -> bytes:
+        """The next STEP of what `decompress` was given; `pending` says whether there is more."""
+        data = memoryview(self._input)
+        at, room, outputs = 0, STEP, []
+        inflater, self._inflater = self._inflater, None  # gone if anything is wrong
         if bound < UNLIMITED:
             bound = 0
-        inflater = self._inflater
-        self._inflater = None  # gone if anything is wrong
-        if inflater is None:
-            inflater = self._make_inflater()
-        output = _inflate(inflater, data, bound)
-        if inflater.eof:
-            left = bound - len(output) if bound >= 0 else bound
-            inflater, more = self._continue(inflater, end, left)
-            output += more
-        if not end or not self._agreed.client_no_context_takeover:
-            self._inflater = inflater
-        return output
-
-    def _continue(
-        self, inflater: zlib._Decompress, end: bool, bound: int
-    ) -> tuple[zlib._Decompress, bytes]:
-        """What follows a block with BFINAL: another stream, which begins at a byte (7.2.3.4)."""
-        data = memoryview(inflater.unused_data)
-        at = 0
-        outputs = []
         while True:
-            if inflater.eof:
-                if end and len(data) - at <= len(_TAIL):
-                    raise Corrupt("no block follows the one with BFINAL (RFC 7692 7.2.3.4)")
-                if at == len(data):
-                    break  # the message goes on, or its stream does not: the next piece shows it
+            if inflater is None or inflater.eof:
+                if inflater is not None:
+                    # another stream, which begins at a byte (7.2.3.4)
+                    self._step = _STEP
+                    if self._end and len(data) - at <= len(_TAIL):
+                        raise Corrupt("no block follows the one with BFINAL (RFC 7692 7.2.3.4)")
+                    if at == len(data):
+                        break  # the message goes on, or its stream does not: what comes shows it
                 inflater = self._make_inflater()
-            elif at == len(data):
+            elif at == len(data) and not self.pending:
                 break
-            step = data[at : at + _STEP]
-            outputs.append(_inflate(inflater, step, bound))
-            at += len(step) - len(inflater.unused_data)
+            # one byte too many tells Overfull from just full; 0 would be no bound to zlib
+            limit = room if bound < 0 else min(room, bound + 1)
+            step = data[at : at + self._step]
+            output = _inflate(inflater, step, limit)
+            outputs.append(output)
+            at += len(step) - len(inflater.unused_data) - len(inflater.unconsumed_tail)
+            room -= len(output)
             if bound >= 0:
-                bound -= len(outputs[-1])
-        return inflater, b"".join(outputs)
+                bound -= len(output)
+                if bound < 0:
+                    raise Overfull
+            # zlib may hold more than it has given, though it has read everything
+            self.pending = len(output) == limit
+            if not room:
+                break
+        self._input = bytes(data[at:])
+        if self.pending or not self._end or not self._agreed.client_no_context_takeover:
+            self._inflater = inflater
+        return b"".join(outputs)
 
     def _make_inflater(self) -> zlib._Decompress:
         return zlib.decompressobj(-self._agreed.client_max_window_bits)
@@ -233,12 +246,8 @@ class MessageDeflate:
         self._deflater = None
 
 
-def _inflate(inflater: zlib._Decompress, data: bytes | memoryview, bound: int) -> bytes:
+def _inflate(inflater: zlib._Decompress, data: memoryview, limit: int) -> bytes:
     try:
-        # one byte too many tells Overfull from just full; 0 would be no bound to zlib
-        output = inflater.decompress(data, bound + 1)
+        return inflater.decompress(data, limit)
     except zlib.error as error:
         raise Corrupt(str(error)) from None
-    if len(output) > bound >= 0:
-        raise Overfull(f"more than {bound} bytes")
-    return output

@@ -38,6 +38,7 @@ REASON_BOUND = CONTROL_BOUND - 2  # bytes
 PONGS_BOUND = 4096  # bytes of pongs nobody takes: a flood of pings is answered by its last
 COMPRESSED_SLACK = 1024  # bytes a small message may grow by when it is "compressed"
 SHARE = 512  # frames one call of `next` goes through: a message may come in millions of them
+STEP = 256 * 1024  # bytes inflated by one call of `next`, 0.7 ms
 PARTS = 256  # parts of a message that are kept apart
 JOIN_BOUND = 16 * 1024  # copying up to here costs less than a second piece of output
 
@@ -70,7 +71,10 @@ class Deflate(Protocol):
     """permessage-deflate as negotiated (protocol/websocket/deflate.py)."""
 
     def compress(self, data: bytes) -> bytes | None: ...
+    @property
+    def pending(self) -> bool: ...
     def decompress(self, data: bytes, end: bool, bound: int) -> bytes: ...
+    def more(self, bound: int) -> bytes: ...
     def rest(self) -> None: ...
 
 
@@ -107,7 +111,7 @@ class WebSocketEngine:
     __slots__ = (
         "_at", "_blocks", "_compressed", "_data", "_deflate", "_first", "_gathered", "_left",
         "_mask", "_opcode", "_parts", "_pongs", "_received", "_size", "_torn", "_unmask",
-        "close_sent", "due", "stalled", "state", "unread",
+        "close_sent", "due", "inflating", "stalled", "state", "unread",
     )
     # fmt: on
 
@@ -133,6 +137,7 @@ class WebSocketEngine:
         self.due: list[bytes] = []  # pings, pongs and closes: `take_output`
         self._pongs = 0  # bytes of pongs among the output
         self.close_sent: int | None = None
+        self.inflating = False  # a part that inflates to a lot is only begun
         self.stalled = False
         self.state = State.OPEN
 
@@ -183,13 +188,21 @@ class WebSocketEngine:
         self.stalled = False
         if self.state is ENDED:
             return None
+        before = self._gathered
         try:
+            told: Told | None
             for _ in range(SHARE):
-                if self._left == _NONE and not self._take_head():
+                if self.inflating:
+                    told = self._gather_more()
+                elif self._left == _NONE and not self._take_head():
                     return None
-                told = self._take_payload()
+                else:
+                    told = self._take_payload()
                 if told is not None:
                     return told
+                if self.inflating or self._gathered - before >= STEP:
+                    self.stalled = True
+                    return None
                 if self._left != _NONE:
                     return None
         except _Broken as broken:
@@ -284,17 +297,35 @@ class WebSocketEngine:
         if self._left:
             turn = size % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
-            self._gather(plain, end=False)
-            return None
+            return self._gather(plain, end=False)
         self._left = _NONE
-        end = bool(self._first & FIN)
-        self._gather(plain, end=end)
-        return self._whole() if end else None
+        return self._gather(plain, end=bool(self._first & FIN))
 
-    def _gather(self, piece: bytes, *, end: bool) -> None:
-        """A part of a message; text is decoded as it comes, so that it fails where it is wrong."""
-        if self._compressed:
-            piece = self._inflate(piece, end)
+    def _gather(self, piece: bytes, *, end: bool) -> str | bytes | None:
+        """A part of a message, or the whole, which is given back."""
+        if not self._compressed:
+            return self._add(piece, end)
+        return self._inflate(piece, end)
+
+    def _gather_more(self) -> str | bytes | None:
+        """The next step of a part that inflates to a lot."""
+        return self._inflate(None, self._left == _NONE and bool(self._first & FIN))
+
+    def _inflate(self, piece: bytes | None, end: bool) -> str | bytes | None:
+        deflate = self._deflate
+        assert deflate is not None
+        bound = self._size - self._gathered if self._size else -1
+        try:
+            piece = deflate.more(bound) if piece is None else deflate.decompress(piece, end, bound)
+        except Overfull:
+            raise _Broken(TOO_BIG, f"a message of more than {self._size} bytes") from None
+        except Corrupt:
+            raise _Broken(BAD_DATA, "a compressed message cannot be read (RFC 7692)") from None
+        self.inflating = deflate.pending
+        return self._add(piece, end and not self.inflating)
+
+    def _add(self, piece: bytes, end: bool) -> str | bytes | None:
+        """Text is decoded as it comes, so that it fails where it is wrong."""
         self._gathered += len(piece)
         part: str | bytes = piece
         if self._opcode is Opcode.TEXT:
@@ -302,16 +333,15 @@ class WebSocketEngine:
         parts = self._parts
         if parts is None:
             self._parts = [part]
-            return
-        if not part:
-            return
-        parts.append(part)
-        if len(parts) == PARTS:
-            # a million parts of two bytes would take fifty
-            if self._blocks is _NO_BLOCKS:
-                self._blocks = []
-            self._blocks.append(part[:0].join(parts))
-            parts.clear()
+        elif part:
+            parts.append(part)
+            if len(parts) == PARTS:
+                # a million parts of two bytes would take fifty
+                if self._blocks is _NO_BLOCKS:
+                    self._blocks = []
+                self._blocks.append(part[:0].join(parts))
+                parts.clear()
+        return self._whole() if end else None
 
     def _decoded(self, piece: bytes, end: bool) -> str:
         if self._torn:
@@ -325,16 +355,6 @@ class WebSocketEngine:
         if torn and torn[:1] == b"\xed" and torn[1:] >= b"\xa0":
             raise _Broken(BAD_DATA, "a text is not UTF-8")
         return text
-
-    def _inflate(self, piece: bytes, end: bool) -> bytes:
-        assert self._deflate is not None
-        bound = self._size - self._gathered if self._size else -1
-        try:
-            return self._deflate.decompress(piece, end, bound)
-        except Overfull:
-            raise _Broken(TOO_BIG, f"a message of more than {self._size} bytes") from None
-        except Corrupt:
-            raise _Broken(BAD_DATA, "a compressed message cannot be read (RFC 7692)") from None
 
     def _whole(self) -> str | bytes:
         parts = self._parts
