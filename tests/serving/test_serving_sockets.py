@@ -306,3 +306,34 @@ def test_bombs_are_inflated_one_after_the_other():
         assert 2 << 20 < most < (2 << 20) + 9 * STEP
         for peer in peers:
             assert peer.finish().startswith(b"\x88")
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_what_is_sent_in_one_turn_leaves_in_one_call(outside):
+    """In the callback that brought a message, and from a task that something else has woken."""
+    gate = asyncio.Event()
+
+    async def speaks(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await (gate.wait() if outside else receive())
+        for number in range(5):
+            await send({"type": "websocket.send", "text": str(number) * 50})
+        await send({"type": "websocket.close"})
+
+    with station(speaks) as server:
+        peer = opened(server, server.accept_unix())
+        outbox, calls = peer.connection._outbox, []
+        kernel = outbox._send
+
+        def watched(data):
+            calls.append(len(data))
+            return kernel(data)
+
+        outbox._send = watched
+        if outside:
+            gate.set()
+        else:
+            peer.send(masked(TEXT, b"go"))
+        server.until(lambda: peer.look().endswith(b"\x88\x02\x03\xe8"))
+        assert calls == [5 * 52 + 4]
