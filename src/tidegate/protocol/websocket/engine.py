@@ -39,6 +39,7 @@ PONGS_BOUND = 4096  # bytes of pongs nobody takes: a flood of pings is answered 
 COMPRESSED_SLACK = 1024  # bytes a small message may grow by when it is "compressed"
 SHARE = 512  # frames one call of `next` goes through: a message may come in millions of them
 STEP = 256 * 1024  # bytes inflated by one call of `next`, 0.7 ms
+LONG = 4096  # a view of so many bytes costs less than a copy
 PARTS = 256  # parts of a message that are kept apart
 JOIN_BOUND = 16 * 1024  # copying up to here costs less than a second piece of output
 
@@ -173,7 +174,8 @@ class WebSocketEngine:
                 ):
                     self._at = end
                     self.unread = len(data) - end
-                    payload = self._unmask(data[begin:end], data[begin - 4 : begin])
+                    masked = data[begin:end] if size < LONG else memoryview(data)[begin:end]
+                    payload = self._unmask(masked, data[begin - 4 : begin])
                     if first == _WHOLE_BINARY:
                         return payload
                     try:
