@@ -8,44 +8,20 @@ from typing import Any
 
 import pytest
 from examples.demo.application import Demo
-from tests.support.programs import free_port, need
+from tests.support.browser import browsers, expect
+from tests.support.programs import free_port
 from tests.support.serve import serve
 
 pytestmark = pytest.mark.real
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 30_000  # milliseconds; a browser on a busy machine takes its time
 
 
 @pytest.fixture
 def page() -> Iterator[Any]:
     """A page of a real browser; whatever it complained about fails the test."""
-    path = need("chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=path, args=ARGUMENTS)
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE)
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.problems = problems
-        yield page
+    with browsers() as started:
+        browser = started.start()
+        yield started.open(browser, "about:blank")
         browser.close()
-        assert not problems
-
-
-def expect(page: Any, selector: str) -> Any:
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=PATIENCE)
-    return expect(page.locator(selector))
 
 
 def test_the_demo_page_is_alive(page: Any) -> None:

@@ -31,8 +31,7 @@ from tests.support.websocket_frames import (
     pong,
     text,
 )
-from tests.wire.served import Served, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     Talk,
@@ -42,6 +41,7 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import Served, served
 
 from tidegate.types import Receive, Scope, Send
 

@@ -7,14 +7,12 @@ Three outcomes: 101; an answer to an ordinary request, where the RFCs have the u
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import pytest
 from tests.support.raw import RawResponse
 from tests.support.socket_client import ACCEPT, KEY
 from tests.support.websocket_frames import text
-from tests.wire.served import Served, closes, get, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     accept_of,
@@ -22,6 +20,7 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import Served, closes, get
 
 LINES = {
     "host": b"Host: example.com",
@@ -207,19 +206,6 @@ NO_VERSIONS = [
     b"", b"13, 8", b"8, 13", b"13, 13", b"013", b"+13", b"-13", b"13.0", b"0xd", b"1 3", b"13;",
     b'"13"', b"256", b"xiii", b"\xb2", b"9" * 5000,
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 def refused(server: Served[SocketEcho], raw: bytes) -> RawResponse:

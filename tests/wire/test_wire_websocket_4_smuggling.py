@@ -17,8 +17,7 @@ from tests.support.apps import lifespan
 from tests.support.raw import RawClient
 from tests.support.socket_client import handshake
 from tests.support.websocket_frames import cut, each_byte, frame, ping, text
-from tests.wire.served import HOST, Served, closes, get, post, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     hold,
@@ -26,23 +25,11 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import HOST, Served, closes, get, post, served
 
 from tidegate.types import Receive, Scope, Send
 
 TRAP = get("/trap")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 class TestBehindTheHandshake:

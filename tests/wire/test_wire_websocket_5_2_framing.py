@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 from tests.support.socket_client import handshake
@@ -22,8 +21,7 @@ from tests.support.websocket_frames import (
     pong,
     text,
 )
-from tests.wire.served import Served, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     hold,
@@ -32,22 +30,9 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import Served
 
 MASKED = b"\x37\xfa\x21\x3d"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    """Over a Unix socket, where the kernel tells cheaply when the server has read a piece."""
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 class TestReservedBits:

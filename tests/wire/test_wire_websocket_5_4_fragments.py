@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from queue import Empty
 
 import pytest
@@ -26,8 +25,7 @@ from tests.support.websocket_frames import (
     pong,
     text,
 )
-from tests.wire.served import Served, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     Talk,
@@ -36,22 +34,10 @@ from tests.wire.test_wire_websocket_dialogue import (
     says,
     upgraded,
 )
+from tests.wire.served import Served
 
 P = ping(b"p")
 START = text("a", fin=False)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 def message(*pieces: bytes, opcode: int = TEXT, between: bytes = b"") -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from tests.support.socket_client import handshake
 from tests.support.websocket_frames import (
@@ -16,8 +14,7 @@ from tests.support.websocket_frames import (
     pong,
     text,
 )
-from tests.wire.served import Served, get, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     Talk,
@@ -27,22 +24,10 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import Served, get, served
 
 TRAP = get("/trap")
 OURS = b"\x88\x08" + (3001).to_bytes(2, "big") + b"enough"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 def ends_so_far(server: Served[SocketEcho]) -> None:

@@ -5,8 +5,6 @@ The decoder these tests judge by is the table of RFC 3629, section 4, written do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from tests.support.raw import RawClient
 from tests.support.socket_client import connected, handshake
@@ -26,8 +24,7 @@ from tests.support.websocket_frames import (
     ping,
     text,
 )
-from tests.wire.served import Served, served
-from tests.wire.test_wire_websocket_dialogue import (
+from tests.wire.dialogue import (
     BYE,
     SocketEcho,
     hold,
@@ -36,6 +33,7 @@ from tests.wire.test_wire_websocket_dialogue import (
     understood,
     upgraded,
 )
+from tests.wire.served import Served
 
 GOOD = {
     "ascii": bytes(range(128)),
@@ -100,19 +98,6 @@ def halves(row: str) -> tuple[bytes, bytes]:
     """What may still become good, and what follows: its first byte is the fault."""
     before, after = row.split("|")
     return KAPPA + bytes.fromhex(before), bytes.fromhex(after)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 def lives(client: RawClient) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +30,11 @@ from tests.support.websocket_frames import (
     ping,
     text,
 )
+from tests.wire.dialogue import BYE, SocketEcho, hold, says, upgraded
 from tests.wire.served import Served, served
-from tests.wire.test_wire_websocket_dialogue import BYE, SocketEcho, hold, says, upgraded
 
 OFFER = b"permessage-deflate"
 LETTERS = ("the tide comes in, the tide goes out; " * 20).encode()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served[SocketEcho]]:
-    with served(SocketEcho(), ws_ping_interval=None) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[SocketEcho]]:
-    path = tmp_path_factory.mktemp("wire") / "s"
-    with served(SocketEcho(), ws_ping_interval=None, uds=str(path)) as running:
-        yield running
 
 
 def offer(value: bytes) -> bytes:
