@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tidegate.asgi.waiter import Waiter
+from tidegate.asgi.waiter import IDLE, Waiter
 
 MAKERS = [
     pytest.param(asyncio.Task, id="C task"),
@@ -268,5 +268,32 @@ def test_giving_up_the_wait(way: Callable[[Waiter], Coroutine[Any, Any, bool]]) 
         waiter = Waiter(loop)
         for _ in range(2):
             assert await way(waiter)
+
+    run(play)
+
+
+def test_it_is_nobody_elses_from_the_first_step_to_the_last() -> None:
+    async def play(loop: asyncio.AbstractEventLoop) -> None:
+        waiter = Waiter(loop)
+        states = []
+
+        async def wait() -> None:
+            try:
+                await waiter
+            finally:
+                states.append(waiter.state)
+
+        by_hand = wait()
+        by_hand.send(None)  # begun, though no task has said yet that it waits
+        states.append(waiter.state)
+        waiter.wake()
+        by_hand.close()
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        states.append(waiter.state)
+        waiter.wake_soon()
+        states.append(waiter.state)
+        await task
+        assert [state is IDLE for state in states] == [False, True, False, False, True]
 
     run(play)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.asgi.handshaking import CLOSED, CONNECTING, OPEN, Handshaking, State
+from tidegate.asgi.said import closing_of, content_of
 from tidegate.asgi.scope import name_of
 from tidegate.asgi.waiter import IDLE, Waiter
 from tidegate.asgi.wire import HIGH_WATER, NEVER, Wire, comes_of_leaving
@@ -25,10 +26,8 @@ from tidegate.protocol.engine import Engine
 from tidegate.protocol.events import Body, Event, Request
 from tidegate.protocol.websocket.engine import (
     ABNORMAL,
-    CODES,
     INTERNAL_ERROR,
     NORMAL,
-    REASON_BOUND,
     RESTART,
     TOO_BIG,
     Closed,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from tidegate.asgi.service import Service
 
 QUEUE_BOUND = 64 * 1024  # bytes of messages decoded ahead of the application
+EACH = 64  # bytes that a message counts more than its content: empty ones take memory too
 SEND_AHEAD = 2 * HIGH_WATER  # a message of 64 KiB shall not need a write of its own
 REPORT = 16 * 1024  # bytes decoded before the HTTP engine is told: a small part of its bound
 CLOSE_WAIT = 10.0  # seconds for the peer to answer our close
@@ -54,8 +54,9 @@ class Session(Handshaking):
 
     # fmt: off
     __slots__ = (
-        "_asked", "_behind", "_ending", "_going", "_held", "_most", "_others", "_ping_due",
-        "_ping_sent", "_queue", "_queued", "_socket", "_stopping", "_timer", "_used", "_waiter",
+        "_asked", "_behind", "_ending", "_going", "_held", "_left_over", "_most", "_others",
+        "_ping_due", "_ping_sent", "_queue", "_queued", "_socket", "_stopping", "_timer", "_used",
+        "_waiter",
     )
     # fmt: on
 
@@ -72,6 +73,7 @@ class Session(Handshaking):
         self._queued = 0  # bytes in the queue
         self._behind = False  # the queue was full: there may be more to decode
         self._going = False  # in line for the next share
+        self._left_over = False  # the peer is gone, and what it sent is still being decoded
         self._held = 0  # bytes the engine counts as unread
         self._waiter: Waiter | None = None
         self._others: tuple[Waiter, ...] = ()  # of further tasks that receive
@@ -139,7 +141,9 @@ class Session(Handshaking):
         if socket is not None:
             self._used = True
             socket.feed(event.data)
-            if not self._behind and not self._going:
+            if self._going or (self._behind and self._queue):
+                self._ping_sent = 0.0  # a sign of life, and its pong may lie there unread
+            else:
                 self._pull(socket)
                 self._wake_now()
 
@@ -150,7 +154,13 @@ class Session(Handshaking):
         elif self._state is not CLOSED:
             self._engine.reset(self.stream)
         self._end_timer()
-        if self._state is not CLOSED:
+        if self._state is CLOSED:
+            return
+        if self._ending is None and (self._behind or self._going):
+            self._state = CLOSED
+            self._left_over = True
+            self._wake()
+        else:
             ending = self._ending or Closed(ABNORMAL, "")
             self._leave(ending.code, ending.reason)
 
@@ -162,11 +172,11 @@ class Session(Handshaking):
         while told is not None:
             kind = type(told)
             if kind is str or kind is bytes:
-                if self._state is OPEN:
+                if self._state is OPEN or self._left_over:
                     if queue is _NO_QUEUE:
                         self._queue = queue = deque()
                     queue.append(told)  # type: ignore[arg-type]
-                    self._queued = queued = self._queued + len(told)
+                    self._queued = queued = self._queued + len(told) + EACH
                     if queued >= QUEUE_BOUND or len(queue) == self._most:
                         self._behind = True
                         break
@@ -187,6 +197,8 @@ class Session(Handshaking):
             self._say()
         if socket.stalled:
             self._line_up(socket)
+        elif self._left_over and not self._behind:
+            self._leave(ABNORMAL, "")
 
     def _line_up(self, socket: WebSocketEngine) -> None:
         """The codec has used up its share of a turn."""
@@ -201,7 +213,8 @@ class Session(Handshaking):
         """It is our turn again."""
         self._going = False
         socket = self._socket
-        if socket is not None and not self._behind and (self._state is OPEN or self.closing):
+        served = self._state is OPEN or self.closing or self._left_over
+        if socket is not None and served and not self._behind:
             self._pull(socket)
             self._wake_wire()
             self._wake_now()
@@ -246,7 +259,7 @@ class Session(Handshaking):
                 return {"type": "websocket.connect"}
             if self._queue:
                 message = self._queue.popleft()
-                self._queued -= len(message)
+                self._queued -= len(message) + EACH
                 if type(message) is str:
                     return {"type": "websocket.receive", "text": message, "bytes": None}
                 return {"type": "websocket.receive", "text": None, "bytes": message}
@@ -276,9 +289,11 @@ class Session(Handshaking):
 
     async def _catch_up(self) -> None:
         """A queue's worth was taken without waiting: others have their turn before the next."""
-        await asyncio.sleep(0)
-        if self._behind and not self._queue and self._socket is not None:
-            self._pull(self._socket)
+        try:
+            await asyncio.sleep(0)
+        finally:  # cancelled or not: who polls with a timeout of nothing gets on as well
+            if self._behind and not self._queue and self._socket is not None:
+                self._pull(self._socket)
 
     def _wake(self) -> None:
         """From wherever: those who wait go on in the loop's next turn."""
@@ -346,9 +361,9 @@ class Session(Handshaking):
         if content is None:
             content = message.get("text")
             if type(content) is not str:
-                content = _content(message)
+                content = content_of(message)
         elif type(content) is not bytes or message.get("text") is not None:
-            content = _content(message)
+            content = content_of(message)
         queued = 0
         self._used = True
         for piece in self._socket.render(content):  # type: ignore[union-attr]
@@ -356,23 +371,7 @@ class Session(Handshaking):
         return queued
 
     def _close_message(self, message: Message) -> int:
-        code, reason = message.get("code", NORMAL), message.get("reason") or ""
-        if code is None:
-            code = NORMAL
-        if type(code) is not int or code not in CODES:
-            raise ApplicationError(
-                f"websocket.close cannot have the code {code!r}: RFC 6455 7.4 allows 1000 to 1003, "
-                "1007 to 1014 and 3000 to 4999"
-            )
-        try:
-            size = len(reason.encode())
-        except (AttributeError, UnicodeEncodeError):
-            size = REASON_BOUND + 1
-        if size > REASON_BOUND:
-            raise ApplicationError(
-                f"the reason of websocket.close must be a str of at most {REASON_BOUND} bytes"
-            )
-        self._close(code, reason)
+        self._close(*closing_of(message))
         return 0
 
     def _close(self, code: int, reason: str) -> None:
@@ -411,6 +410,8 @@ class Session(Handshaking):
         terms = self.service.sockets
         if self._state is not OPEN or self._socket is None or terms is None:
             return NEVER
+        if self._ending is not None:
+            return NEVER  # a ping would send what answers the peer's close ahead of our messages
         if not self._used:
             self._rest()
         self._used = False
@@ -445,20 +446,6 @@ class Session(Handshaking):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _content(message: Message) -> str | bytes:
-    """What `websocket.send` sends where it is not simply a str or bytes; raises what is wrong."""
-    text, data = message.get("text"), message.get("bytes")
-    if (text is None) is (data is None):
-        raise ApplicationError("websocket.send needs either 'text' or 'bytes'")
-    if text is not None:
-        if isinstance(text, str):
-            return str(text)
-        raise ApplicationError(f"'text' of websocket.send must be a str, not {type(text).__name__}")
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise ApplicationError(f"'bytes' of websocket.send must be bytes, not {type(data).__name__}")
 
 
 _Step = Callable[[Session, Message], int]

@@ -20,12 +20,13 @@ from typing import Any
 
 class State(enum.IntEnum):
     IDLE = 0  # nobody's
-    AWAITED = 1
-    WOKEN = 2  # or CANCELLED: the task has not gone on yet
-    CANCELLED = 3
+    RESERVED = 1  # somebody's, who has not told yet whom to wake
+    AWAITED = 2
+    WOKEN = 3  # or CANCELLED: the task has not gone on yet
+    CANCELLED = 4
 
 
-IDLE, AWAITED, WOKEN, CANCELLED = State
+IDLE, RESERVED, AWAITED, WOKEN, CANCELLED = State
 
 
 class Waiter:
@@ -63,6 +64,7 @@ class Waiter:
     # ------------------------------------------------------------------------ what a task calls
 
     def __await__(self) -> Generator[Waiter, None, None]:
+        self.state = RESERVED
         self._asyncio_future_blocking = True  # "this is how one waits for a future"
         try:
             yield self

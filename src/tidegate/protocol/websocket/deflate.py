@@ -209,6 +209,7 @@ class MessageDeflate:
                     if self._end and len(data) - at <= len(_TAIL):
                         raise Corrupt("no block follows the one with BFINAL (RFC 7692 7.2.3.4)")
                     if at == len(data):
+                        self.pending = False
                         break  # the message goes on, or its stream does not: what comes shows it
                 inflater = self._make_inflater()
             elif at == len(data) and not self.pending:

@@ -174,6 +174,7 @@ class WebSocketEngine:
                 ):
                     self._at = end
                     self.unread = len(data) - end
+                    self.stalled = False
                     masked = data[begin:end] if size < LONG else memoryview(data)[begin:end]
                     payload = self._unmask(masked, data[begin - 4 : begin])
                     if first == _WHOLE_BINARY:
@@ -194,7 +195,8 @@ class WebSocketEngine:
         try:
             told: Told | None
             for _ in range(SHARE):
-                if self.inflating:
+                more = self.inflating
+                if more:
                     told = self._gather_more()
                 elif self._left == _NONE and not self._take_head():
                     return None
@@ -205,8 +207,8 @@ class WebSocketEngine:
                 if self.inflating or self._gathered - before >= STEP:
                     self.stalled = True
                     return None
-                if self._left != _NONE:
-                    return None
+                if self._left != _NONE and not (more and self._at < len(self._data)):
+                    return None  # and not: its rest has come while its beginning was inflated
         except _Broken as broken:
             return self._fail(broken.code, broken.reason)
         self.stalled = self._at < len(self._data)
