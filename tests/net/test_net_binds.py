@@ -196,6 +196,30 @@ def test_a_name_opens_every_address_it_has_once(monkeypatch):
     close_all(listeners)
 
 
+@needs_ipv6
+def test_a_port_that_is_taken_at_the_second_address_is_chosen_again(monkeypatch):
+    v4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [v6, v4])
+    real, taken = binds._tcp_socket, []
+
+    def busy(family, address, backlog):
+        if family == socket.AF_INET and len(taken) < 3:
+            taken.append(address[1])
+            raise OSError(errno.EADDRINUSE, "in use")
+        return real(family, address, backlog)
+
+    monkeypatch.setattr(binds, "_tcp_socket", busy)
+    listeners = opened("both.example:0")
+    assert len(taken) == 3
+    assert listeners[0].server[1] == listeners[1].server[1]
+    close_all(listeners)
+    taken.clear()
+    monkeypatch.setattr(binds, "CHOICES", 2)
+    with pytest.raises(ConfigurationError, match="in use"):
+        opened("both.example:0")
+
+
 def test_an_address_of_a_name_that_is_not_here_is_left_out(monkeypatch):
     away = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("203.0.113.1", 0))
     here = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))

@@ -34,6 +34,7 @@ __all__ = [
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 FIRST_PASSED = 3  # sd_listen_fds(3): inherited descriptors begin here
+CHOICES = 10  # of a port of the kernel's choice, for a name with several addresses
 _FORMS = (
     "Give HOST:PORT, :PORT, [IPV6]:PORT, PORT, unix:/path/to.sock, fd://3, systemd or systemd:NAME."
 )
@@ -192,13 +193,29 @@ def open_listener(bind: Bind, backlog: int, uds_mode: int) -> list[Listener]:
 
 
 def _open_tcp(bind: Bind, backlog: int) -> list[Listener]:
+    addresses = _resolve(bind)
+    # What the kernel chooses for the first address may be taken at another: it shall choose again.
+    for _ in range(0 if bind.port else CHOICES):
+        try:
+            return _open_addresses(addresses, 0, backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                break  # and say why, as for any port
+    try:
+        return _open_addresses(addresses, bind.port, backlog)
+    except OSError as error:
+        raise _explain_tcp(bind, bind.port, error) from error
+
+
+def _open_addresses(
+    addresses: list[tuple[int, tuple[object, ...]]], port: int, backlog: int
+) -> list[Listener]:
+    """One listener each, on one port; with port 0 the others follow the first."""
     opened: list[Listener] = []
-    port = bind.port
     missing: OSError | None = None
     try:
-        for family, address in _resolve(bind):
+        for family, address in addresses:
             try:
-                # With port 0 the kernel chooses for the first address; the others follow it.
                 sock = _tcp_socket(family, (address[0], port, *address[2:]), backlog)
             except OSError as error:
                 if error.errno not in _NOT_HERE:
@@ -209,10 +226,10 @@ def _open_tcp(bind: Bind, backlog: int) -> list[Listener]:
             port = sock.getsockname()[1]
         if missing is not None and not opened:
             raise missing
-    except OSError as error:
+    except OSError:
         for listener in opened:
             listener.close()
-        raise _explain_tcp(bind, port, error) from error
+        raise
     return opened
 
 
