@@ -72,7 +72,7 @@ def test_pathsend_that_is_cancelled_ends_the_connection_and_closes(path: Path) -
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        assert len(lab.wire.aborted) == 1
+        assert len(lab.wire.abandoned) == 1
         assert not is_open(piece.fd)
 
     run(test)
@@ -144,7 +144,7 @@ def test_zerocopysend_that_is_cancelled_ends_the_connection(path: Path) -> None:
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
-            assert len(lab.wire.aborted) == 1
+            assert len(lab.wire.abandoned) == 1
             assert is_open(file.fileno())
 
     run(test)

@@ -149,9 +149,9 @@ def test_a_file_that_ends_short_resets_the_connection(tmp_path):
 def test_drained_is_done_where_there_is_nothing_to_wait_for():
     with station(ok) as server:
         peer = server.accept()
-        assert peer.connection.drained().done()
+        assert peer.connection.drained(1, 0).done()
         peer.connection.close()
-        assert peer.connection.drained().done()
+        assert peer.connection.drained(1, 0).done()
 
 
 # ---------------------------------------------------------------------------------- the peer's end

@@ -63,7 +63,7 @@ class Wire:
         self.stuck = False
         self.flushes = self.soon = self.finished = 0
         self.ended: list[Exchange] = []
-        self.aborted: list[str] = []
+        self.abandoned: list[str] = []
         self.waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -84,12 +84,12 @@ class Wire:
     def on_end(self, exchange: Exchange) -> None:
         self.ended.append(exchange)
 
-    def drained(self) -> asyncio.Future[None]:
+    def drained(self, stream: int, least: int) -> asyncio.Future[None]:
         self.waiting.append(asyncio.get_running_loop().create_future())
         return self.waiting[-1]
 
-    def abort(self, reason: str) -> None:
-        self.aborted.append(reason)
+    def abandon(self, stream: int, reason: str) -> None:
+        self.abandoned.append(reason)
 
     def release(self) -> None:
         """The client reads on."""

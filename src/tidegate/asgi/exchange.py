@@ -201,6 +201,8 @@ class Exchange:
                 self._incoming = Incoming.WHOLE
         elif type(event) is Reset:
             self._left = True
+            if event.final:
+                self.lose()
         elif type(event) is Fault:
             self._left = True
             if event.answered and self._state < State.COMPLETE:
@@ -287,7 +289,7 @@ class Exchange:
         try:
             await self._relieve(0)
         except asyncio.CancelledError:
-            self._wire.abort("the application was cancelled while a file was being sent")
+            self._wire.abandon(self.stream, "cancelled while a file was being sent")
             raise
         finally:
             if self._file >= 0:
@@ -299,7 +301,7 @@ class Exchange:
         wire, engine = self._wire, self._engine
         wire.flush()
         while wire.backlog or engine.queued(self.stream) > least:
-            await wire.drained()
+            await wire.drained(self.stream, least)
             if self._state is State.GONE:
                 raise ClientDisconnected("the client left while the answer was being sent")
             wire.flush()

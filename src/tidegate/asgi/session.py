@@ -334,7 +334,7 @@ class Session(Handshaking):
         wire, engine = self._wire, self._engine
         wire.flush()
         while wire.backlog or engine.queued(self.stream) > HIGH_WATER:
-            await wire.drained()
+            await wire.drained(self.stream, HIGH_WATER)
             if self._state is CLOSED:
                 raise ClientDisconnected("the client left while a message was being sent")
             wire.flush()
@@ -422,7 +422,7 @@ class Session(Handshaking):
             if now < due:
                 return due
             if self._wire.reading:
-                self._wire.give_up_peer("ws_ping_timeout", "does not answer pings")
+                self._wire.give_up_peer(self.stream, "ws_ping_timeout", "does not answer pings")
                 return NEVER
             self._ping_sent = now  # it was us who did not read
             return now + terms.ping_timeout

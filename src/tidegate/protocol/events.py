@@ -65,13 +65,17 @@ class Body:
 
 
 class Reset:
-    """The peer gave a stream up (or left): nothing more comes from it, nobody may be reading."""
+    """The peer gave a stream up (or left): nothing more comes from it, nobody may be reading.
 
-    __slots__ = ("reason", "stream")
+    `final`: the stream is gone, and whatever is still said on it reaches nobody.
+    """
 
-    def __init__(self, stream: int, reason: str) -> None:
+    __slots__ = ("final", "reason", "stream")
+
+    def __init__(self, stream: int, reason: str, *, final: bool = False) -> None:
         self.stream = stream
         self.reason = reason
+        self.final = final
 
 
 class Fault:

@@ -62,6 +62,24 @@ def check_value(name: bytes, value: object) -> bytes:
     return value
 
 
+def check_status(status: object) -> int:
+    """The status of an application's response, where it is not simply an int."""
+    if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
+        return int(status)
+    raise ApplicationError(
+        f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
+    )
+
+
+def broken_promise(due: int, size: int) -> str:
+    """What an application is told whose body does not fit its Content-Length."""
+    word = "more" if size > due else "fewer"
+    return (
+        f"{word} body bytes than the response's Content-Length promised: "
+        f"{due} were due, {size} came"
+    )
+
+
 def is_authority(value: bytes) -> bool:
     """host[:port] as a Host field may say it; empty is allowed (RFC 9112 3.2)."""
     match = _AUTHORITY.fullmatch(value)

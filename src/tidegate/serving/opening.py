@@ -12,8 +12,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from tidegate.asgi.scope import Origin
-from tidegate.protocol.http1.reader import Refusal
 from tidegate.protocol.http1.writer import render_refusal
+from tidegate.protocol.target import Refusal
 from tidegate.serving.site import Site
 from tidegate.serving.tcp import TcpConnection
 

@@ -128,7 +128,7 @@ class Patience:
         elapsed = now - self._sent_since
         if elapsed >= grace:
             if connection.taken - self._taken_mark < self._terms.send_rate * elapsed:
-                connection.give_up_peer("min_send_rate", "reads too slowly")
+                connection.give_up_peer(0, "min_send_rate", "reads too slowly")
                 return now + grace
             self._sent_since = now
             self._taken_mark = connection.taken

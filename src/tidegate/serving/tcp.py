@@ -401,6 +401,10 @@ class TcpConnection(Writing):
             reset_on_close(self._sock)  # type: ignore[arg-type]
         self.close()
 
+    def abandon(self, stream: int, reason: str) -> None:
+        """An answer was given up while a file of it may be on its way: the rest must not follow."""
+        self.abort(reason)
+
     def _lose_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -445,7 +449,7 @@ class TcpConnection(Writing):
         self._site.floor.counters.fire(option)
         self._turn(self.engine.receive_timeout())
 
-    def give_up_peer(self, option: str, what: str) -> None:
+    def give_up_peer(self, stream: int, option: str, what: str) -> None:
         """The peer does not read, or does not answer: what is queued for it is dropped."""
         self._site.floor.counters.fire(option)
         self.abort(f"it {what} (--{option.replace('_', '-')})", INFO)

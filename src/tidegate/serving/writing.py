@@ -110,7 +110,7 @@ class Writing:
         self.deadline = min(self.deadline, self._patience.on_backlog(self._clock.now, self.taken))
         self._watch()
 
-    def drained(self) -> asyncio.Future[None]:
+    def drained(self, stream: int, least: int) -> asyncio.Future[None]:
         """Done once the backlog is gone, or the connection is."""
         future = self._site.service.loop.create_future()
         if self._phase is Phase.OPEN and self._outbox.backlog:

@@ -13,7 +13,7 @@ from tidegate.protocol.http1.chunked import (
     Stage,
     _sizes,
 )
-from tidegate.protocol.http1.reader import Refusal
+from tidegate.protocol.target import Refusal
 
 SMALL = Limits(header_size=50, header_count=3, body_size=20)
 

@@ -11,7 +11,6 @@ from tests.support.http1_drive import begun, taken
 
 from tidegate.errors import ApplicationError
 from tidegate.protocol.headers import Defaults
-from tidegate.protocol.http1.reader import Refusal
 from tidegate.protocol.http1.writer import (
     FINAL,
     PHRASES,
@@ -21,6 +20,7 @@ from tidegate.protocol.http1.writer import (
     render_refusal,
     render_trailers,
 )
+from tidegate.protocol.target import Refusal
 
 
 def rendered(headers: Any) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tidegate.errors import ApplicationError
 from tidegate.protocol.engine import FileSlice, Output
-from tidegate.protocol.headers import Defaults
+from tidegate.protocol.headers import Defaults, broken_promise, check_status
 from tidegate.protocol.http1 import writer
 from tidegate.protocol.http1.reader import NO_REQUEST
 from tidegate.protocol.http1.writer import Flag, Framing
@@ -104,7 +104,7 @@ class Answering:
         if stream != self._stream:
             return
         if type(status) is not int:
-            status = writer.check_status(status)
+            status = check_status(status)
         key = (status, *headers)
         try:
             known = self._rendered.get(key)
@@ -256,11 +256,7 @@ class Answering:
 
     def _break_promise(self, size: int) -> None:
         """The application's body does not fit its Content-Length: the excess never leaves."""
-        word = "more" if size > self._to_send else "fewer"
-        raise ApplicationError(
-            f"{word} body bytes than the response's Content-Length promised: "
-            f"{self._to_send} were due, {size} came"
-        )
+        raise ApplicationError(broken_promise(self._to_send, size))
 
     def send_trailers(
         self, stream: int, headers: Iterable[tuple[bytes, bytes]], end: bool = True

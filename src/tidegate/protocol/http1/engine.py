@@ -24,11 +24,10 @@ from tidegate.protocol.http1.reader import (
     NO_REQUEST,
     HeadScanner,
     Parsed,
-    Refusal,
-    check_body_size,
 )
 from tidegate.protocol.http1.reader import Framing as BodyFraming
 from tidegate.protocol.http1.writer import Framing
+from tidegate.protocol.target import Refusal, check_body_size
 
 UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
 TUNNEL_BOUND = 128 * 1024  # the same for a tunnel, which carries messages and not uploads

@@ -16,20 +16,11 @@ from typing import NamedTuple, NoReturn
 from tidegate.protocol.engine import Limits
 from tidegate.protocol.events import RequestHead
 from tidegate.protocol.headers import MEMORY, TOKEN, Memory, is_authority
+from tidegate.protocol.target import LONGEST_METHOD, Refusal, decoded
 from tidegate.types import Header, Headers
 
 REMEMBERED_LINE = 256  # longer lines are parsed each time: memory stays bounded
 BLANK_LINES = 4  # tolerated before a request line (RFC 9112 2.2)
-
-
-class Refusal(Exception):
-    """The peer's head or framing is at fault: what to answer, why, and the section that says so."""
-
-    def __init__(self, status: int, reason: str, section: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.section = section
 
 
 # ---------------------------------------------------------------------------- the request line
@@ -37,7 +28,6 @@ class Refusal(Exception):
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,33}")
-LONGEST_METHOD = 32  # the registry's longest, UPDATEREDIRECTREF, has 17
 
 
 class RequestLine(NamedTuple):
@@ -70,7 +60,7 @@ def parse_request_line(line: bytes) -> RequestLine:
     if target[0] != 0x2F:
         target, authority = _other_form(method, target)
     raw_path, _, query = target.partition(b"?")
-    return RequestLine(method.decode(), raw_path, query, version, _decoded(raw_path), authority)
+    return RequestLine(method.decode(), raw_path, query, version, decoded(raw_path), authority)
 
 
 _remembered_line = lru_cache(maxsize=512)(parse_request_line)
@@ -95,15 +85,6 @@ def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     if rest[:1] != b"/":
         rest = b"*" if not rest and method == b"OPTIONS" else b"/" + rest
     return rest, authority
-
-
-def _decoded(raw_path: bytes) -> str:
-    """Percent-decoded, then UTF-8; bytes that are not UTF-8 become U+FFFD."""
-    if b"%" in raw_path:
-        from urllib.parse import unquote_to_bytes  # 3 ms of a start that most never need
-
-        raw_path = unquote_to_bytes(raw_path)
-    return raw_path.decode("utf-8", "replace")
 
 
 def _refuse_line(line: bytes) -> NoReturn:
@@ -430,9 +411,3 @@ def check_head_size(size: int, fields: int, limits: Limits) -> None:
         raise Refusal(431, f"the head is larger than {limits.header_size} bytes", "RFC 6585 5")
     if fields > limits.header_count:
         raise Refusal(431, f"more than {limits.header_count} fields", "RFC 6585 5")
-
-
-def check_body_size(size: int, limits: Limits) -> None:
-    """`size` as announced or as far as it has come."""
-    if limits.body_size and size > limits.body_size:
-        raise Refusal(413, f"the body is larger than {limits.body_size} bytes", "RFC 9110 15.5.14")

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tidegate.errors import ApplicationError
-from tidegate.protocol.headers import MEMORY, Defaults, check_name, check_value
-from tidegate.protocol.http1.reader import Refusal
+from tidegate.protocol.headers import MEMORY, Defaults, check_name, check_status, check_value
+from tidegate.protocol.target import Refusal
 
 
 class Framing(enum.Enum):
@@ -193,15 +193,6 @@ def render_informational(status: int, headers: Iterable[tuple[bytes, bytes]]) ->
 def without_length(lines: list[bytes]) -> list[bytes]:
     """A head's lines for a 1xx or 204 response, which has no Content-Length (RFC 9110 8.6)."""
     return [line for line in lines if line[:15].lower() != b"content-length:"]
-
-
-def check_status(status: object) -> int:
-    """The status of an application's response, where it is not simply an int."""
-    if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
-        return int(status)
-    raise ApplicationError(
-        f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
-    )
 
 
 def render_refusal(refusal: Refusal, defaults: Defaults, *, bodiless: bool = False) -> bytes:
