@@ -20,7 +20,7 @@ from tidegate.errors import ConfigurationError
 UVICORN: dict[str, Any] = {
     "host": "127.0.0.1", "port": 8000, "uds": None, "fd": None, "reload": False, "reload_dir": (),
     "reload_include": (), "reload_exclude": (), "reload_delay": 0.25, "workers": 1, "loop": "auto",
-    "http": "auto", "http2": False, "ws": "auto", "ws_max_size": 16777216, "ws_max_queue": 32,
+    "http": "auto", "ws": "auto", "ws_max_size": 16777216, "ws_max_queue": 32,
     "ws_ping_interval": 20, "ws_ping_timeout": 20, "ws_per_message_deflate": True,
     "lifespan": "auto", "interface": "auto", "env_file": None, "log_config": None,
     "log_level": "info", "access_log": True, "use_colors": None, "proxy_headers": True,
@@ -31,14 +31,15 @@ UVICORN: dict[str, Any] = {
     "ssl_ca_certs": None, "ssl_ciphers": None, "header": (), "app_dir": "",
     "h11_max_incomplete_event_size": None, "reset_contextvars": False, "factory": False,
 }  # fmt: skip
-DIFFERENT = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 30}
+DIFFERENT = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 30, "http2": True}
 OURS = {
     "uds_mode": 0o660, "bind": (), "poller": "auto", "access_log_format": "default",
     "access_log_file": None, "proxy_protocol": "", "limit_request_line": 8192,
     "limit_header_size": 65536, "limit_header_count": 100, "limit_body_size": 1 << 30,
     "timeout_head": 10, "timeout_tls_handshake": 10, "timeout_request": 0, "timeout_linger": 2,
     "min_body_rate": 240, "grace_body": 5, "min_send_rate": 240, "grace_send": 10, "ssl_sni": (),
-    "ssl_reload_interval": 10, "app": None,
+    "ssl_reload_interval": 10, "app": None, "h2c_upgrade": False, "http2_max_streams": 128,
+    "http2_max_window": 1 << 20, "http2_max_resets": 1000, "http2_max_idle_frames": 1000,
 }  # fmt: skip
 
 
@@ -191,7 +192,6 @@ class TestNotes:
         ("values", "said"),
         [
             ({"http": "h11"}, "--http h11 has no effect"),
-            ({"http2": True}, "--http2 has no effect yet"),
             ({"h11_max_incomplete_event_size": 9}, "--limit-header-size"),
             ({"ws": "wsproto"}, "--ws wsproto has no effect"),
             ({"reload_dir": ["a"]}, "--reload-dir has no effect yet"),

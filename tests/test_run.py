@@ -55,7 +55,7 @@ def test_server_ends_in_good_order() -> None:
 def test_banner_tells_what_is_served_and_where() -> None:
     with serve(hello) as running:
         said = "\n".join(running.records)
-    assert f"Listening on {running.url} (HTTP/1.1)" in said
+    assert f"Listening on {running.url} (HTTP/1.1, HTTP/2)" in said
     assert "ASGI 3" in said
     assert f"Tidegate {tidegate.__version__} on " in said
 

@@ -123,7 +123,7 @@ class Server:
             app=found.origin,
             kind=_kind(found),
             listening=[address_url(one.sock.getsockname(), tls=tls) for one in self.listeners],
-            protocols=("HTTP/1.1",),
+            protocols=("HTTP/1.1", "HTTP/2") if self.config.http2 else ("HTTP/1.1",),
             interactive=sys.stdin is not None and sys.stdin.isatty(),
         )
         for line in lines:

@@ -50,11 +50,12 @@ ANSWERS = "Response headers"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 LOGS = "Logs"
+HTTP2 = "HTTP/2"
 SOCKETS = "WebSocket"
 PROCESS = "Process & loop"
 COMPATIBILITY = "Compatibility"
 GROUPS = (
-    APPLICATION, LISTEN, TLS, PROXY, ANSWERS, LIMITS, TIMEOUTS, SOCKETS, LOGS, PROCESS,
+    APPLICATION, LISTEN, TLS, PROXY, ANSWERS, LIMITS, TIMEOUTS, HTTP2, SOCKETS, LOGS, PROCESS,
     COMPATIBILITY,
 )  # fmt: skip
 
@@ -181,6 +182,19 @@ class Config(Settings):
     grace_body: float = option(5.0, Duration(), TIMEOUTS, "Before --min-body-rate is asked for")
     grace_send: float = option(10.0, Duration(), TIMEOUTS, "Before --min-send-rate is asked for")
 
+    http2: bool = option(True, Switch(), HTTP2, "Serve HTTP/2 beside HTTP/1.1")
+    h2c_upgrade: bool = option(False, Switch(), HTTP2, "Allow Upgrade: h2c, which is obsolete")
+    http2_max_streams: int = option(128, Whole(1), HTTP2, "Requests at once on a connection")
+    http2_max_window: int = option(
+        1 << 20, Size(1024), HTTP2, "Bytes of one body read ahead of the application"
+    )
+    http2_max_resets: int = option(
+        1000, Whole(1), HTTP2, "Requests a client may cancel; a tenth more each second"
+    )
+    http2_max_idle_frames: int = option(
+        1000, Whole(1), HTTP2, "Frames without content; a tenth more each second"
+    )
+
     log_level: str = option(
         "info",
         Choice(*_LEVELS.values(), aliases=_LEVELS),  # type: ignore[arg-type]
@@ -223,7 +237,6 @@ class Config(Settings):
         COMPATIBILITY,
         "Tidegate has its own parser",
     )
-    http2: bool = option(False, Switch(), COMPATIBILITY, "Not there yet")
     h11_max_incomplete_event_size: int | None = option(
         None, Size(1), COMPATIBILITY, "See --limit-request-line, --limit-header-size"
     )
@@ -311,8 +324,6 @@ class Config(Settings):
 
     def _notes_on_what_is_to_come(self) -> list[str]:
         said = []
-        if self.http2:
-            said.append("--http2 has no effect yet: this version serves HTTP/1.1.")
         said += [
             f"{flag} has no effect yet: this version does not reload."
             for flag in self._changed(

@@ -30,6 +30,19 @@ class Limits(NamedTuple):
     body_size: int = 0
 
 
+class StreamTerms(NamedTuple):
+    """Where a connection carries many requests at once. `window`: of one request's body.
+
+    `upgrade`: a request of HTTP/1.1 may ask to go on like that.
+    """
+
+    streams: int = 128
+    window: int = 1024 * 1024
+    resets: int = 1000
+    idle_frames: int = 1000
+    upgrade: bool = False
+
+
 class FileSlice:
     """`count` bytes of an open file from `offset` on: the kernel may copy them by itself."""
 
@@ -68,11 +81,13 @@ class Ending(enum.Enum):
 class Engine(Protocol):
     supports_trailers: bool
     supports_early_hints: bool
-    hungry: bool  # False: stop reading, the application is behind
     ending: Ending
-    resting: bool  # between requests, with nothing to do, to send or to end
     stalled: bool  # input is buffered that `receive(b"")` may go on with
 
+    @property
+    def hungry(self) -> bool: ...  # False: stop reading, the application is behind
+    @property
+    def resting(self) -> bool: ...  # between requests, with nothing to do, to send or to end
     @property
     def waiting(self) -> Waiting: ...
     def receive(self, data: bytes) -> list[Event]: ...

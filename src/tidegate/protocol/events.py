@@ -97,4 +97,14 @@ class Fault:
         self.answered = answered
 
 
-Event: TypeAlias = Request | Body | Reset | Fault
+class Switch:
+    """The client speaks HTTP/2 from here on (RFC 9113 3.3): `data` begins with its preface."""
+
+    __slots__ = ("data", "stream")
+
+    def __init__(self, data: bytes) -> None:
+        self.stream = 0
+        self.data = data
+
+
+Event: TypeAlias = Request | Body | Reset | Fault | Switch

@@ -97,22 +97,27 @@ def is_authority(value: bytes) -> bool:
 class Defaults:
     """The fields every response gets: `--header`, and server and date unless the application's own.
 
-    Shared by all connections of a worker, whose timer sets `date` once a second. `rendered` is
-    where an engine keeps whole heads that it made with them: emptied with every new date.
+    Shared by all connections of a worker, whose timer sets `date` once a second. `rendered` and
+    `answers` are where the engines keep whole heads made with them: emptied with every new date.
     """
 
-    __slots__ = ("block", "dateless", "extra", "rendered", "server", "serverless")
+    __slots__ = (
+        "answers", "block", "date", "dateless", "extra", "rendered", "server", "serverless",
+    )  # fmt: skip
 
     def __init__(self, server: bytes = b"", extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.server = server
         self.extra = extra
         self.rendered: dict[object, Any] = {}
-        self.block = self.dateless = self.serverless = b""
+        self.answers: dict[object, Any] = {}
+        self.date = self.block = self.dateless = self.serverless = b""
         self.set_date(b"")
 
     def set_date(self, date: bytes) -> None:
         """Render the fields anew; an empty date is left out."""
         self.rendered.clear()
+        self.answers.clear()
+        self.date = date
         extra = b"".join(b"%b: %b\r\n" % pair for pair in self.extra)
         server = b"server: %b\r\n" % self.server if self.server else b""
         dated = b"date: %b\r\n" % date if date else b""
@@ -125,3 +130,12 @@ class Defaults:
         if date and server:
             return b"".join(b"%b: %b\r\n" % pair for pair in self.extra)
         return self.dateless if date else self.serverless
+
+    def pairs(self, *, date: bool, server: bool) -> list[tuple[bytes, bytes]]:
+        """The same as pairs with lower-case names; `date`, `server`: whether they are wanted."""
+        found = [(name.lower(), value) for name, value in self.extra]
+        if server and self.server:
+            found.insert(0, (b"server", self.server))
+        if date and self.date:
+            found.insert(0, (b"date", self.date))
+        return found

@@ -1,20 +1,47 @@
-"""Which engine speaks on a connection: by what TLS negotiated (ALPN), HTTP/1.1 where nothing was.
+"""Which version of HTTP a connection speaks: by ALPN over TLS, by its first bytes in the clear.
 
-A new protocol is a new line in `ENGINES`; the order is the server's preference.
+Over TLS nothing but ALPN counts (RFC 9113 3.2). In the clear every connection begins as HTTP/1,
+whose engine knows the preface of HTTP/2; a request may also ask to go on in HTTP/2 (`Upgrade: h2c`,
+RFC 7540 3.2, obsolete), where `--h2c-upgrade` allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import binascii
+from typing import TYPE_CHECKING
 
-from tidegate.protocol.engine import Engine, Limits
-from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1.engine import Http1Engine
 
-ENGINES: dict[str, Callable[[Limits, Defaults], Engine]] = {"http/1.1": Http1Engine}
-ALPN = list(ENGINES)
+if TYPE_CHECKING:
+    from tidegate.protocol.events import Request
+    from tidegate.serving.site import Site
+
+H2 = "h2"
+H2C = b"h2c"
 
 
-def engine_for(alpn: str | None, limits: Limits, defaults: Defaults) -> Engine:
-    """The engine for a protocol name of ALPN; None for a connection without."""
-    return ENGINES.get(alpn or "http/1.1", Http1Engine)(limits, defaults)
+def alpn(http2: bool) -> list[str]:
+    """What is offered in a TLS handshake, in the order of our preference."""
+    return [H2, "http/1.1"] if http2 else ["http/1.1"]
+
+
+def first_engine(site: Site, *, clear: bool) -> Http1Engine:
+    """The engine for a connection on which HTTP/2 has not been agreed."""
+    engine = Http1Engine(site.limits, site.defaults)
+    engine.switches = clear and site.streams is not None
+    return engine
+
+
+def settings_of(request: Request) -> bytes | None:
+    """The settings in a request that asks for h2c (RFC 7540 3.2.1); None: it cannot be granted.
+
+    A request with a body goes on in HTTP/1: its body would have to be read before the first frame.
+    """
+    values = [value for name, value in request.head.headers if name == b"http2-settings"]
+    if not request.end or len(values) != 1:
+        return None
+    try:
+        return base64.urlsafe_b64decode(values[0] + b"=" * (-len(values[0]) % 4))
+    except binascii.Error:
+        return None

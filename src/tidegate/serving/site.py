@@ -16,7 +16,7 @@ from tidegate.config import Config
 from tidegate.net.deadlines import Deadlines
 from tidegate.net.poller import Poller
 from tidegate.observe.counters import Counters
-from tidegate.protocol.engine import Limits
+from tidegate.protocol.engine import Limits, StreamTerms
 from tidegate.protocol.headers import Defaults
 from tidegate.serving.turn import Turn
 
@@ -118,7 +118,8 @@ class Floor:
 class Site:
     """All that a connection needs from outside. Set once, never changed.
 
-    `plain` says that there is neither a limit on requests at once nor a deadline for one.
+    `plain` says that there is neither a limit on requests at once nor a deadline for one;
+    `streams` is None where HTTP/2 is off.
     """
 
     # Written out: the same as a frozen dataclass takes 1.5 ms of every start to generate.
@@ -138,6 +139,7 @@ class Site:
         "server",
         "service",
         "state",
+        "streams",
         "terms",
         "turn",
     )
@@ -160,6 +162,7 @@ class Site:
         proxies: TrustedProxies | None,
         proxy_protocol: TrustedProxies | None,
         certificates: Certificates | None,
+        streams: StreamTerms | None,
         plain: bool,
     ) -> None:
         self.service = service
@@ -177,5 +180,6 @@ class Site:
         self.proxies = proxies
         self.proxy_protocol = proxy_protocol
         self.certificates = certificates
+        self.streams = streams
         self.plain = plain
         self.turn = Turn(service.loop, service.clock)

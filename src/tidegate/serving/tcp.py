@@ -20,14 +20,15 @@ from tidegate.asgi.wire import HIGH_WATER, NEVER
 from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Waiting
-from tidegate.protocol.events import Body, Event, Fault, Request
-from tidegate.serving.negotiate import engine_for
+from tidegate.protocol.events import Body, Event, Fault, Request, Switch
+from tidegate.serving.negotiate import H2, H2C, first_engine, settings_of
 from tidegate.serving.site import TURN, Site
 from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
     from tidegate.asgi.session import Session
     from tidegate.net.tls_socket import TlsSocket
+    from tidegate.serving.streams import StreamsConnection
 
 READ_SIZE = 68 * 1024  # what is 64 KiB long, a WebSocket message say, comes whole with its head
 BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
@@ -43,8 +44,8 @@ class TcpConnection(Writing):
 
     # fmt: off
     __slots__ = (
-        "_batch", "_exchange", "_fd", "_origin", "_read_size", "_recv", "_sock", "_tls", "begun",
-        "eof", "opening", "received",
+        "_batch", "_exchange", "_exchanges", "_fd", "_origin", "_read_size", "_recv", "_sock",
+        "_tls", "begun", "eof", "opening", "received",
     )
     # fmt: on
 
@@ -57,6 +58,7 @@ class TcpConnection(Writing):
         self._tls: TlsSocket | None = None
         self._read_size = READ_SIZE
         self._exchange: Exchange | Session | None = None
+        self._exchanges: dict[int, Exchange | Session]  # by stream, where there are many
         self.begun = 0  # requests
         self.eof = False
         self.received = 0
@@ -75,8 +77,20 @@ class TcpConnection(Writing):
         self._origin = origin
         self.opening = None
         self._phase = Phase.OPEN
-        self.engine = engine_for(alpn, self._site.limits, self._site.defaults)
         self.deadline = self._patience.on_open(self._clock.now)
+        if alpn == H2:
+            self._carry_streams()
+        else:
+            self.engine = first_engine(self._site, clear=tls is None)
+
+    def _carry_streams(self) -> StreamsConnection:
+        """From here on HTTP/2 is spoken, by a connection that is the same but for its class."""
+        from tidegate.serving.streams import StreamsConnection
+
+        self.__class__ = StreamsConnection
+        assert isinstance(self, StreamsConnection)
+        self.begin_streams()
+        return self
 
     def adopt(self, tls: TlsSocket) -> None:
         """TLS has wrapped the socket; the descriptor stays, whoever closes it changes."""
@@ -203,7 +217,9 @@ class TcpConnection(Writing):
     def _route(self, event: Event) -> None:
         if self._exchange is not None:
             self._exchange.feed(event)
-        if type(event) is Fault:
+        if type(event) is Switch:
+            self._carry_streams().receive(event.data)
+        elif type(event) is Fault:
             told = (name_of(self._origin.client), event.status, event.reason, event.section)
             self._site.service.log.debug("%s refused with %d: %s (%s)", *told)
             self._site.floor.counters.fire(str(event.status))
@@ -213,16 +229,14 @@ class TcpConnection(Writing):
         site = self._site
         service = site.service
         self.begun += 1
-        if request.head.upgrade == b"websocket" and service.sockets is not None:
-            from tidegate.serving.sockets import open_session
-
-            session = open_session(service, self, self._origin, request)
-            if session is None:
-                return
-            exchange: Exchange | Session = session
-        else:
+        if request.head.upgrade is None:
             scope = http_scope(self._origin, self.engine, request)
-            exchange = Exchange(service, self, self.engine, request, scope)
+            exchange: Exchange | Session = Exchange(service, self, self.engine, request, scope)
+        else:
+            upgraded = self._upgrade(request, request.head.upgrade)
+            if upgraded is None:
+                return
+            exchange = upgraded
         self._exchange = exchange
         if not (request.end and site.plain) and not self._admit(exchange):
             return
@@ -237,6 +251,24 @@ class TcpConnection(Writing):
         counters.requests = number = counters.requests + 1
         if number == site.floor.last_request:
             site.floor.on_last_request()
+
+    def _upgrade(self, request: Request, protocol: bytes) -> Exchange | Session | None:
+        """What serves a request that asks for another protocol; None: it is seen to already."""
+        service = self._site.service
+        if protocol == b"websocket" and service.sockets is not None:
+            from tidegate.serving.sockets import open_session
+
+            return open_session(service, self, self._origin, request)
+        streams = self._site.streams
+        if protocol == H2C and streams is not None and streams.upgrade and self._tls is None:
+            settings = settings_of(request)
+            if settings is not None:
+                rest = self.engine.open_tunnel(request.stream, H2C, ())
+                self.flush()
+                self._carry_streams().go_on(request, settings, rest)
+                return None
+        scope = http_scope(self._origin, self.engine, request)
+        return Exchange(service, self, self.engine, request, scope)
 
     def _admit(self, exchange: Exchange | Session) -> bool:
         """See to a body, a deadline and a limit; False: the server was full and has said so."""

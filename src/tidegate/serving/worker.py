@@ -25,9 +25,9 @@ from tidegate.net.deadlines import Deadlines
 from tidegate.net.listener import Acceptor, Listener
 from tidegate.net.poller import choose
 from tidegate.observe.counters import Counters
-from tidegate.protocol.engine import Limits
+from tidegate.protocol.engine import Limits, StreamTerms
 from tidegate.protocol.headers import Defaults
-from tidegate.serving.negotiate import ALPN
+from tidegate.serving.negotiate import alpn
 from tidegate.serving.opening import Opening
 from tidegate.serving.site import Floor, Site, Terms
 from tidegate.types import Application
@@ -101,7 +101,7 @@ class Worker:
         if self._config.ssl_certfile is not None:
             from tidegate.net.tls import Certificates
 
-            self._certificates = Certificates(self._config, ALPN, self._log)
+            self._certificates = Certificates(self._config, alpn(self._config.http2), self._log)
         await self._lifespan.startup()
         # what is loaded by now stays: the collector need not look at it again
         gc.freeze()
@@ -139,6 +139,7 @@ class Worker:
                 else None
             ),
             certificates=self._certificates,
+            streams=_stream_terms(config),
             plain=config.limit_concurrency is None and not config.timeout_request,
         )
 
@@ -326,3 +327,15 @@ def _named(running: set[Exchange | Session], now: float) -> str:
 
 def _kind(one: Exchange | Session) -> str:
     return "WebSocket" if one.scope.get("type") == "websocket" else one.request.head.method
+
+
+def _stream_terms(config: Config) -> StreamTerms | None:
+    if not config.http2:
+        return None
+    return StreamTerms(
+        streams=config.http2_max_streams,
+        window=config.http2_max_window,
+        resets=config.http2_max_resets,
+        idle_frames=config.http2_max_idle_frames,
+        upgrade=config.h2c_upgrade,
+    )

@@ -53,7 +53,7 @@ class Writing:
         self._clock = site.service.clock
         self._phase = Phase.OPENING
         self._outbox = Outbox(sock, self._clock)
-        self._drained: list[asyncio.Future[None]] = []
+        self._drained: list[tuple[asyncio.Future[None], int, int]] = []
         self._patience = Patience(site.terms, self._clock.now)
         self._watched = READING
         self.engine: Engine
@@ -114,14 +114,14 @@ class Writing:
         """Done once the backlog is gone, or the connection is."""
         future = self._site.service.loop.create_future()
         if self._phase is Phase.OPEN and self._outbox.backlog:
-            self._drained.append(future)
+            self._drained.append((future, stream, least))
         else:
             future.set_result(None)
         return future
 
     def _wake_drained(self) -> None:
         while self._drained:
-            future = self._drained.pop()
+            future, _, _ = self._drained.pop()
             if not future.done():
                 future.set_result(None)
 

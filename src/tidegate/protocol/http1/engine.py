@@ -15,7 +15,7 @@ import enum
 from collections.abc import Callable, Iterable
 
 from tidegate.protocol.engine import Ending, Limits, Waiting
-from tidegate.protocol.events import Body, Event, Fault, Request, Reset
+from tidegate.protocol.events import Body, Event, Fault, Request, Reset, Switch
 from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http1 import reader, writer
 from tidegate.protocol.http1.answering import DONE, Answering
@@ -33,6 +33,7 @@ UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before rea
 TUNNEL_BOUND = 128 * 1024  # the same for a tunnel, which carries messages and not uploads
 PIPELINE_BOUND = 64 * 1024  # bytes of later requests that wait for their turn
 REMEMBERED_HEAD = 2048  # bytes of a head that is worth remembering
+PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # the part of HTTP/2's that looks like a head
 DISCARD_BOUND = 64 * 1024  # body bytes nobody wanted, read for the sake of the connection
 
 
@@ -75,6 +76,7 @@ class Http1Engine(Answering):
         "stalled",
         "supports_early_hints",
         "supports_trailers",
+        "switches",
     )
 
     def __init__(self, limits: Limits, defaults: Defaults) -> None:
@@ -84,6 +86,7 @@ class Http1Engine(Answering):
         self.hungry = True
         self.resting = False
         self.stalled = False
+        self.switches = False  # to HTTP/2, if the client's first bytes say so
         self.ending = Ending.NO
         self._limits = limits
         self._known = _heads.setdefault(limits, {})
@@ -161,6 +164,10 @@ class Http1Engine(Answering):
         return [self._refuse(Refusal(408, reason, "RFC 9110 15.5.9"))]
 
     def _receive_head(self, data: bytes, events: list[Event]) -> bytes:
+        if self.switches:
+            data = self._see_preface(data, events)
+            if not data:
+                return b""
         if self._buffer or self._scanner is not None:
             self._buffer += data
             return self._receive_buffered(events)
@@ -172,6 +179,20 @@ class Http1Engine(Answering):
                 return data[end:]
         self._buffer += data
         return self._receive_buffered(events) if data else b""
+
+    def _see_preface(self, data: bytes, events: list[Event]) -> bytes:
+        """The first bytes of a connection may be HTTP/2's; returns what is ours (RFC 9113 3.4)."""
+        data = bytes(self._buffer) + data
+        self._buffer.clear()
+        if data.startswith(PREFACE):
+            events.append(Switch(data))
+            self._reading = Reading.CLOSED
+            return b""
+        if PREFACE.startswith(data):
+            self._buffer += data
+            return b""
+        self.switches = False
+        return data
 
     def _receive_buffered(self, events: list[Event]) -> bytes:
         """A head from the buffer, whose front is cut off cheaply: what is pipelined stays there."""

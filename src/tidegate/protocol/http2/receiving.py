@@ -1,0 +1,344 @@
+"""The requesting half of the HTTP/2 engine: header blocks, bodies, tunnels, and windows for them.
+
+Strategy: a block is decoded whatever becomes of its stream, since the table has to follow; what a
+block meant is kept as long as the table has not moved (a lookup in place of 3 us). A malformed
+request is a `StreamFault`; one that cannot be served is a `Refusal`, answered here. The peer's
+windows open by what the application takes, and wider while it keeps up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tidegate.protocol.engine import Ending, Limits, StreamTerms
+from tidegate.protocol.events import Body, Event, Fault, Request, Reset
+from tidegate.protocol.headers import Defaults
+from tidegate.protocol.http2 import fields, frames
+from tidegate.protocol.http2.fields import UNMEASURED
+from tidegate.protocol.http2.frames import (
+    END_STREAM,
+    WINDOW,
+    Code,
+    ConnectionFault,
+    StreamFault,
+)
+from tidegate.protocol.http2.head import Head, check_count, check_trailers, known_heads
+from tidegate.protocol.http2.hpack.decoder import Decoder, HpackError
+from tidegate.protocol.http2.sending import Sending
+from tidegate.protocol.http2.states import CLOSED, HALF_REMOTE, OPEN, Step, after
+from tidegate.protocol.http2.streams import Inflow, ReadFile, Stream
+from tidegate.protocol.target import Refusal, check_body_size
+from tidegate.types import Header, Headers
+
+BLOCKS = 64  # decoded blocks kept for a connection
+REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
+
+
+class Receiving(Sending):
+    """The last part (engine.py) walks over the frames and knows the connection's own."""
+
+    __slots__ = (
+        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities",
+    )  # fmt: skip
+
+    def __init__(
+        self, limits: Limits, terms: StreamTerms, defaults: Defaults, read_file: ReadFile
+    ) -> None:
+        super().__init__(terms, defaults, read_file)
+        self._limits = limits
+        self._decoder = Decoder(limits.header_size)
+        self._heads: dict[bytes, Head] = {}  # by their block
+        self._last = 0  # the highest stream of the peer's
+        self._leaving = False  # the final GOAWAY is out: streams above `_last` are ignored
+        self._priorities: dict[int, int] = {}  # of streams that are to come (RFC 9218 7.1)
+
+    # ------------------------------------------------------------------------ header blocks
+
+    def _receive_block(self, number: int, end: bool, block: bytes, events: list[Event]) -> None:
+        """A whole header block: a request, a trailer section, or a fault."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._receive_trailers(stream, end, self._decode(block), events)
+        elif number > self._last and number & 1:
+            head = self._heads.get(block)
+            if head is None:
+                self._begin_unknown(number, end, block, events)
+            else:
+                self._begin(number, head, end, events)
+        else:
+            self._decode(block)
+            self._for_closed(number, "HEADERS")
+
+    def _decode(self, block: bytes) -> Headers:
+        try:
+            return self._decoder.decode(block)
+        except HpackError as error:
+            raise ConnectionFault(Code.COMPRESSION_ERROR, error.reason, error.section) from error
+
+    def _begin_unknown(self, number: int, end: bool, block: bytes, events: list[Event]) -> None:
+        """A request whose block has to be decoded."""
+        decoder = self._decoder
+        before = decoder.changes
+        found = self._decode(block)
+        try:
+            if decoder.too_long:
+                size = self._limits.header_size
+                raise Refusal(431, f"the head is larger than {size} bytes", "RFC 6585 5")
+            check_count(found, self._limits)
+            head = known_heads.of(found)
+        except Refusal as refusal:
+            self._last = number
+            if not self._leaving:
+                self._refuse_new(number, end, found, refusal, events)
+            return
+        except StreamFault:
+            self._last = number
+            raise
+        finally:
+            if decoder.changes != before:
+                self._heads.clear()
+        if decoder.changes == before and len(block) <= REMEMBERED_BLOCK:
+            if len(self._heads) >= BLOCKS:
+                self._heads.clear()
+            self._heads[block] = head
+        self._begin(number, head, end, events)
+
+    def _begin(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
+        self._last = number
+        if self._leaving:
+            return  # 6.8: it will be asked for again, elsewhere
+        if len(self._streams) >= self._terms.streams:
+            self._refuse_stream(number)
+            return
+        if end and not head.tunnel:
+            if head.length > 0:
+                raise StreamFault(Code.PROTOCOL_ERROR, "a Content-Length and no body", "8.1.1")
+            stream = Stream(number, head, HALF_REMOTE, self._peer.window)
+            self._streams[number] = stream
+            if self._priorities:
+                stream.priority = self._priorities.pop(number, stream.priority)
+            events.append(Request(number, head, True))
+        else:
+            self._begin_body(number, head, end, events)
+
+    def _begin_body(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
+        """A request with a body, or a tunnel."""
+        stream = Stream(number, head, OPEN, self._peer.window)
+        stream.priority = self._priorities.pop(number, stream.priority)
+        self._streams[number] = stream
+        stream.inflow = Inflow(min(WINDOW, self._terms.window), head)
+        try:
+            check_body_size(head.length, self._limits)
+        except Refusal as refusal:
+            self._answer_refused(stream, refusal, events)
+            return
+        events.append(Request(number, head, head.tunnel))
+        if end:
+            self._end_request(stream, events)
+
+    def _refuse_stream(self, number: int) -> None:
+        """5.1.2: more than we allow at once; it can be asked for again (8.7)."""
+        self._remember_reset(number)
+        self._put(frames.rst_stream(number, Code.REFUSED_STREAM))
+        self._defence.reset()
+
+    def refuse(self, stream: int) -> None:
+        """The server is too busy for a request that has just begun; the client may ask again."""
+        to = self._streams.get(stream)
+        if to is not None:
+            self._reset(to, Code.REFUSED_STREAM)
+
+    def _refuse_new(
+        self, number: int, end: bool, found: Headers, refusal: Refusal, events: list[Event]
+    ) -> None:
+        """A request whose head cannot be served: there is no more of it than its stream."""
+        if len(self._streams) >= self._terms.streams:
+            self._refuse_stream(number)
+            return
+        head = Head()
+        head.is_head = (b":method", b"HEAD") in found
+        stream = Stream(number, head, HALF_REMOTE if end else OPEN, self._peer.window)
+        self._streams[number] = stream
+        self._answer_refused(stream, refusal, events)
+
+    def _answer_refused(self, stream: Stream, refusal: Refusal, events: list[Event]) -> None:
+        """The error is the answer, if none has begun to leave."""
+        number = stream.id
+        reason, section = refusal.reason, refusal.section
+        answered = not stream.began
+        events.append(Fault(number, refusal.status, reason, section, answered=answered))
+        self._defence.idle_frame()
+        if not answered:
+            self._reset(stream, Code.CANCEL)
+            events.append(Reset(number, reason, final=True))
+            return
+        # whose fields were too long to be kept may be a HEAD, whose answer has no body
+        text = (
+            b"" if refusal.status == 431 else f"{refusal.status}: {reason} ({section})\n".encode()
+        )
+        told = (b"content-type", b"text/plain; charset=utf-8")
+        self.send_head(number, refusal.status, (told, (b"content-length", b"%d" % len(text))))
+        self.send_body(number, text, True)
+
+    def _receive_trailers(
+        self, stream: Stream, end: bool, found: Headers, events: list[Event]
+    ) -> None:
+        """A second field section: it ends the request (8.1)."""
+        stream.state = after(stream.state, Step.RECEIVE_HEADERS)
+        if stream.head.tunnel:
+            raise StreamFault(Code.PROTOCOL_ERROR, "HEADERS in a tunnel", "8.5")
+        if not end:
+            raise StreamFault(Code.PROTOCOL_ERROR, "a second HEADERS without END_STREAM", "8.1")
+        if not self._decoder.too_long:
+            check_trailers(found)
+        self._end_request(stream, events)
+
+    def _for_closed(self, number: int, kind: str) -> None:
+        """A frame for a stream that is not open; raises ConnectionFault unless it may be (5.1)."""
+        if number > self._last or not number & 1:
+            raise ConnectionFault(
+                Code.PROTOCOL_ERROR, f"{kind} for a stream that has not begun", "5.1"
+            )
+        if number not in self._reset_by_us:
+            raise ConnectionFault(Code.STREAM_CLOSED, f"{kind} for a closed stream", "5.1")
+
+    # ------------------------------------------------------------------------ bodies
+
+    def _receive_data(self, number: int, flags: int, payload: bytes, events: list[Event]) -> None:
+        size = len(payload)
+        if not number:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on stream 0", "6.1")
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionFault(
+                Code.FLOW_CONTROL_ERROR, "more than the connection's window", "6.9.1"
+            )
+        stream = self._streams.get(number)
+        data = frames.unpadded(payload, flags)
+        if stream is None:
+            self._give_back(size)
+            if not self._leaving or number in self._reset_by_us or number <= self._last:
+                self._for_closed(number, "DATA")
+            return
+        inflow = stream.inflow
+        if inflow is None or stream.state is HALF_REMOTE:
+            self._give_back(size)
+            after(stream.state, Step.RECEIVE_DATA)
+            return
+        try:
+            self._take_data(stream, inflow, size, data)
+        except (StreamFault, Refusal):
+            self._give_back(size)
+            raise
+        self._give_back(size - len(data))
+        inflow.credit += size - len(data)
+        inflow.unread += len(data)
+        self._deliver(stream, inflow, data, bool(flags & END_STREAM), events)
+
+    def _take_data(self, stream: Stream, inflow: Inflow, size: int, data: bytes) -> None:
+        """What a piece of a body has to keep to; raises StreamFault or Refusal."""
+        stream.state = after(stream.state, Step.RECEIVE_DATA)
+        inflow.window -= size
+        if inflow.window < 0:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than the stream's window", "6.9.1")
+        inflow.received += len(data)
+        inflow.continues = False
+        if inflow.expected >= 0:
+            inflow.expected -= len(data)
+            if inflow.expected < 0:
+                raise StreamFault(
+                    Code.PROTOCOL_ERROR, "more body than Content-Length says", "8.1.1"
+                )
+        if not stream.head.tunnel:
+            check_body_size(inflow.received, self._limits)
+
+    def _deliver(
+        self, stream: Stream, inflow: Inflow, data: bytes, end: bool, events: list[Event]
+    ) -> None:
+        if not data and not end:
+            self._defence.idle_frame()
+        if inflow.early is not None:
+            if data:
+                inflow.early.append(data)
+        elif stream.head.tunnel:
+            if data:
+                events.append(Body(stream.id, data, False))
+        elif data and not end:
+            events.append(Body(stream.id, data, False))
+        elif data:
+            self._check_length(inflow)
+            events.append(Body(stream.id, data, True))
+            stream.state = after(stream.state, Step.RECEIVE_END)
+            return
+        if end:
+            self._end_request(stream, events)
+
+    def _check_length(self, inflow: Inflow) -> None:
+        if inflow.expected > 0:
+            raise StreamFault(Code.PROTOCOL_ERROR, "less body than Content-Length says", "8.1.1")
+
+    def _end_request(self, stream: Stream, events: list[Event]) -> None:
+        """END_STREAM without a piece of body."""
+        if stream.inflow is not None:
+            self._check_length(stream.inflow)
+        stream.state = after(stream.state, Step.RECEIVE_END)
+        if not stream.head.tunnel:
+            events.append(Body(stream.id, b"", True))
+        else:
+            events.append(Reset(stream.id, "the client closed its side"))
+        if stream.state is CLOSED:
+            self._drop(stream)
+
+    def take_body(self, stream: int, size: int) -> None:
+        """The application took `size` bytes, or (0) waits for the first: 100 (RFC 9110 10.1.1)."""
+        to = self._streams.get(stream)
+        if to is None or to.inflow is None:
+            return
+        inflow = to.inflow
+        if inflow.continues and not to.began:
+            inflow.continues = False
+            if to.held is None and to.state is OPEN:
+                self._put_fields(stream, [(b":status", b"100")], 0)
+        if not size:
+            return
+        inflow.unread -= size
+        inflow.credit += size
+        self._give_back(size)
+        if inflow.credit * 2 >= inflow.size and to.state is not HALF_REMOTE:
+            self._open_window(to.id, inflow)
+
+    def _open_window(self, stream: int, inflow: Inflow) -> None:
+        """By what was taken; and wider, if the application has nothing left to read."""
+        opened = inflow.credit
+        if not inflow.unread and inflow.size < self._terms.window:
+            wider = min(inflow.size, self._terms.window - inflow.size)
+            inflow.size += wider
+            opened += wider
+        self._put(frames.window_update(stream, opened))
+        inflow.window += opened
+        inflow.credit = 0
+
+    # ------------------------------------------------------------------------ tunnels
+
+    def open_tunnel(self, stream: int, protocol: bytes, headers: Iterable[Header] = ()) -> bytes:
+        """200 (RFC 8441 5): another protocol goes on with the bytes returned, which have come."""
+        answer = fields.make_answer(200, list(headers), self._defaults)
+        to = self._streams.get(stream)
+        if to is None or to.began:
+            return b""
+        answer.fields[:] = [pair for pair in answer.fields if pair[0] != b"content-length"]
+        to.held = answer
+        to.owed = UNMEASURED
+        self._begin_answer(to, end=False)
+        inflow = to.inflow
+        if inflow is None or inflow.early is None:
+            return b""
+        early = b"".join(inflow.early)
+        inflow.early = None
+        return early
+
+    # ------------------------------------------------------------------------ the connection's end
+
+    def _see_end(self) -> None:
+        if self._leaving and self.ending is Ending.NO:
+            self.ending = Ending.STAGED

@@ -1,0 +1,245 @@
+"""A connection on which HTTP/2 was agreed: many requests at once, each with its own exchange.
+
+Strategy: it is a `TcpConnection` that has changed its class, once, when the client's first bytes or
+TLS have told; so HTTP/1 pays nothing for it, and this file and the engine are loaded with the first
+such client. What differs: events find their exchange by their stream, ends are a stream's and not
+the connection's, and a write goes on while the engine has more than one share of output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from logging import INFO
+from typing import TYPE_CHECKING
+
+from tidegate.asgi.scope import name_of
+from tidegate.protocol.engine import FileSlice
+from tidegate.protocol.events import Event, Fault, Request, Reset
+from tidegate.protocol.http2.control import name_of_code
+from tidegate.protocol.http2.engine import Http2Engine
+from tidegate.protocol.http2.frames import Code
+from tidegate.serving.site import TURN
+from tidegate.serving.stream_patience import StreamPatience
+from tidegate.serving.tcp import TcpConnection
+from tidegate.serving.writing import Phase, Writing
+
+if TYPE_CHECKING:
+    from tidegate.asgi.exchange import Exchange
+    from tidegate.asgi.session import Session
+
+WRITES = 4  # shares of the engine's output that are written in one go
+
+
+class StreamsConnection(TcpConnection):
+    """See the module."""
+
+    __slots__ = ()
+
+    engine: Http2Engine
+    _patience: StreamPatience
+
+    def begin_streams(self) -> None:
+        """HTTP/2 from here on."""
+        site = self._site
+        assert site.streams is not None
+        self._exchanges = {}
+        self._exchange = None
+        self._patience = StreamPatience(site.terms, self._clock.now)
+        self.engine = Http2Engine(site.limits, site.streams, site.defaults, self._read_file)
+        self.deadline = self._patience.on_open(self._clock.now)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes that came before it was known what they are."""
+        self._handle(self.engine.receive(data))
+
+    def go_on(self, request: Request, settings: bytes, rest: bytes) -> None:
+        """The request that asked for HTTP/2 is its first stream (RFC 7540 3.2)."""
+        self._handle(self.engine.begin_upgraded(request.head, settings))
+        if rest:
+            self.receive(rest)
+
+    def _read_file(self, piece: FileSlice, size: int) -> bytes:
+        try:
+            data = os.pread(piece.fd, size, piece.offset)
+            reason = "it became shorter while it was being sent"
+        except OSError as error:
+            data, reason = b"", str(error.strerror)
+        if not data:
+            self._site.service.log.error("A file could not be sent to its end: %s", reason)
+        return data
+
+    # ------------------------------------------------------------------------ reading
+
+    def _handle(self, events: list[Event]) -> None:
+        self.flush_due = True
+        for event in events:
+            if type(event) is Request:
+                self._begin(event)
+            else:
+                self._route(event)
+        if self.engine.stalled:
+            self._go_on()
+
+    def _route(self, event: Event) -> None:
+        exchange = self._exchanges.get(event.stream)
+        if exchange is not None:
+            exchange.feed(event)
+            if type(event) is Reset and exchange.task is None and not exchange.closing:
+                self._exchanges.pop(event.stream, None)
+        if type(event) is Fault:
+            self._tell(event)
+
+    def _tell(self, fault: Fault) -> None:
+        """A refused request, a reset stream, or the end of the connection, for the log."""
+        code = fault.status
+        name = str(code) if code >= 100 else name_of_code(code)
+        what = "refused with" if fault.stream else "ended with"
+        level = INFO if code == Code.ENHANCE_YOUR_CALM else 10
+        told = (name_of(self._origin.client), what, name, fault.reason, fault.section)
+        self._site.service.log.log(level, "HTTP/2 of %s %s %s: %s (%s)", *told)
+        self._site.floor.counters.fire(f"http2_{name.lower()}")
+        if not fault.stream:
+            self._lose_exchange()
+
+    def _begin(self, request: Request) -> None:
+        """Start the application on a request, unless it is busy with too many that were reset."""
+        exchanges = self._exchanges
+        if exchanges and len(exchanges) >= self._site.streams.streams:  # type: ignore[union-attr]
+            self.engine.refuse(request.stream)
+            return
+        TcpConnection._begin(self, request)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchanges[request.stream] = exchange
+
+    def on_end(self, exchange: Exchange | Session) -> None:
+        self._site.floor.end(exchange)
+        if not exchange.closing:
+            self._exchanges.pop(exchange.stream, None)
+
+    # ------------------------------------------------------------------------ writing
+
+    def finish(self) -> None:
+        """An answer is complete; others may be about to be."""
+        if not self.flush_due:
+            self.flush_soon()
+
+    def flush(self) -> None:
+        """Write what the engine has, share by share: what is framed has no priority any longer."""
+        Writing.flush(self)
+        engine = self.engine
+        for _ in range(WRITES - 1):
+            if not engine.more or self._outbox.backlog or self._phase:
+                return
+            if self._clock.read() > self._clock.now + TURN:
+                break
+            Writing.flush(self)
+        if engine.more and not self._outbox.backlog and not self._phase:
+            self.flush_soon()
+
+    def _settle(self) -> None:
+        if self._drained and not self._outbox.backlog:
+            self._wake_drained()
+        TcpConnection._settle(self)
+        if not self._phase:
+            look = self._clock.now + self._patience.pace(self.engine)
+            self.deadline = min(self.deadline, look)
+
+    def drained(self, stream: int, least: int) -> asyncio.Future[None]:
+        """Done once no more than `least` bytes of the stream wait, or it is gone."""
+        future = self._site.service.loop.create_future()
+        if not self._phase and (self._outbox.backlog or self.engine.queued(stream) > least):
+            self._drained.append((future, stream, least))
+            if not self._outbox.backlog and self.engine.more:
+                self.flush_soon()
+        else:
+            future.set_result(None)
+        return future
+
+    def _wake_drained(self) -> None:
+        waiting, self._drained = self._drained, []
+        for entry in waiting:
+            future, stream, least = entry
+            if future.done():
+                continue
+            if self._phase or self.engine.queued(stream) <= least:
+                future.set_result(None)
+            else:
+                self._drained.append(entry)
+
+    # ------------------------------------------------------------------------ ends
+
+    def stop(self) -> None:
+        """Graceful: what is open is finished; new requests are told to go elsewhere (6.8)."""
+        TcpConnection.stop(self)
+        if self._phase is Phase.OPEN:
+            self.deadline = min(self.deadline, self._patience.on_stop(self._clock.now))
+
+    def give_up_idle(self, option: str) -> None:
+        """Nothing was asked for in time: say so, and leave a request on its way its chance."""
+        TcpConnection.give_up_idle(self, option)
+        if self._phase is Phase.OPEN:
+            self.deadline = min(self.deadline, self._patience.on_stop(self._clock.now))
+
+    def end_now(self) -> None:
+        """The grace is over. What is open has no end of its own, and cannot be taken for whole."""
+        self.close()
+
+    def abandon(self, stream: int, reason: str) -> None:
+        """The stream ends; the others go on."""
+        self.engine.reset(stream, Code.INTERNAL_ERROR)
+        if not self.flush_due:
+            self.flush_soon()
+
+    def give_up_peer(self, stream: int, option: str, what: str) -> None:
+        """The peer does not read, or does not answer: on one stream, or (0) on all of them."""
+        if not stream:
+            TcpConnection.give_up_peer(self, stream, option, what)
+            return
+        self._site.floor.counters.fire(option)
+        exchange = self._exchanges.get(stream)
+        client = self._origin.client if exchange is None else exchange.scope.get("client")
+        flag = option.replace("_", "-")
+        told = (stream, name_of(client), what, flag)
+        self._site.service.log.log(INFO, "Stream %d of %s reset: it %s (--%s)", *told)
+        self.engine.reset(stream, Code.CANCEL)
+        if exchange is not None:
+            exchange.lose()
+        if not self.flush_due:
+            self.flush_soon()
+
+    def _lose_exchange(self) -> None:
+        TcpConnection._lose_exchange(self)
+        for exchange in [*self._exchanges.values()]:
+            exchange.lose()
+        self._exchanges.clear()
+
+    # ------------------------------------------------------------------------ deadlines
+
+    def on_deadline(self, now: float) -> None:
+        if self._phase is not Phase.OPEN:
+            TcpConnection.on_deadline(self, now)
+            return
+        for stream, exchange in [*self._exchanges.items()]:
+            if exchange.task is None and not exchange.closing:
+                del self._exchanges[stream]
+        look = self._patience.check(now, self)
+        if self._phase is not Phase.OPEN:
+            return
+        self.deadline = look
+        limit = self._site.terms.request
+        if not limit:
+            return
+        for exchange in [*self._exchanges.values()]:
+            if exchange.answering and now >= exchange.since + limit:
+                self._site.floor.counters.fire("timeout_request")
+                exchange.expire(limit)
+            elif exchange.answering:
+                self.deadline = min(self.deadline, exchange.since + limit)
+
+    def look(self, now: float) -> float:
+        """Let what is carried see to its own waits; returns when the first has its next."""
+        return min(
+            (exchange.look(now) for exchange in [*self._exchanges.values()]), default=now + 60.0
+        )
