@@ -23,6 +23,7 @@ TLS = {
 class Engine:
     supports_trailers = True
     supports_early_hints = True
+    supports_push = False
 
 
 def request(**more: Any) -> Request:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import trustme
-from tests.support.behaviour import TCP, VERSIONS, Http, Transport
+from tests.support.behaviour import H1, TCP, Http, Transport
+from tests.support.behaviour_http2 import H2
 from tests.support.tls import Files, client_context
+
+VERSIONS: tuple[Http, ...] = (H1(), H2())
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: version.name)

@@ -44,6 +44,7 @@ def test_stop_ends_an_event_stream_cleanly(http: Http, transport: Transport) -> 
         assert call.read().body == b"data: first\n\n"
         assert app.over.next() == "http.disconnect"
         assert app.over.next() == "ClientDisconnected"
+        call.leave()
         site.wait_ended()
     assert site.server.clean
     assert not site.log.lines()

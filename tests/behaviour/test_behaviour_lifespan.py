@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.apps import answer, body, lifespan, start
-from tests.support.behaviour import Gate, Http, News
+from tests.support.behaviour import Call, Client, Gate, Http, News
 from tests.support.programs import short_folder
 
 from tidegate.asgi.lifespan import LifespanFailed
@@ -63,30 +63,26 @@ def test_statement_69_exception_means_to_go_on_without(http: Http, when: str) ->
     assert site.server.clean
 
 
-def knock(path: str) -> socket.socket | None:
-    """Ask for `/` as soon as somebody listens on a Unix socket; None where nobody does."""
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(10)
+def knock(http: Http, path: str) -> Client | None:
+    """A connection, as soon as somebody listens on a Unix socket; None where nobody does."""
     try:
-        client.connect(path)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        return http.connect(path, None)
     except OSError:
-        client.close()
         return None
-    return client
 
 
 def test_statement_70_nothing_is_processed_before_startup_is_complete(http: Http) -> None:
     """A client that comes early is not answered early, and is not lost either."""
     order: list[str] = []
-    early: list[socket.socket | None] = []
+    early: list[tuple[Client, Call]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             order.append("request")
             return await answer(send, body=b"ok")
         await receive()
-        early.append(await asyncio.to_thread(knock, path))
+        if client := await asyncio.to_thread(knock, http, path):
+            early.append((client, client.begin()))
         for _ in range(200):
             await asyncio.sleep(0)
         order.append("startup complete")
@@ -97,12 +93,12 @@ def test_statement_70_nothing_is_processed_before_startup_is_complete(http: Http
     with short_folder() as folder:
         path = str(Path(folder) / "s")
         with http.serve(app, lifespan="on", uds=path):
-            for client in filter(None, early):
-                with client:
-                    assert client.recv(65536).startswith(b"HTTP/1.1 200")
-            if late := knock(path):
-                with late:
-                    assert late.recv(65536)
+            for client, call in early:
+                with contextlib.closing(client):
+                    assert call.read().body == b"ok"
+            if late := knock(http, path):
+                with contextlib.closing(late):
+                    assert late.request().body == b"ok"
     assert order[0] == "startup complete"
     assert "request" in order
 

@@ -239,11 +239,13 @@ def test_statements_47_48_send_raises_os_error_which_is_no_error(
             raise wrap(error) from None
 
     with http.serve(app, transport) as site:
-        call = site.client().begin()
+        client = site.client()
+        call = client.begin()
         call.read_until(b"xxxx")
         call.leave()
         error = raised.next()
         assert isinstance(error, OSError)
+        client.close()
         site.server.stop()
         assert not site.log.lines(logging.WARNING)
 

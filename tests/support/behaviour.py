@@ -1,8 +1,9 @@
 """What the behaviour suite speaks to a server with: one small client interface for every HTTP version.
 
 `Http` is a version: how to connect, and as data whatever differs between versions. A test begins a
-`Call` on a `Client` and reads an `Answer`; it never asks which version it runs on. A new version is
-a new `Http` with its `Client`, added to `VERSIONS`.
+`Call` on a `Client` and reads an `Answer`; it never asks which version it runs on. A WebSocket is
+begun by `knock`, and goes on as a `SocketClient`. HTTP/1.1 is here; a new version is a new `Http` with
+its `Client` in a file of its own, and a member of `VERSIONS` in tests/behaviour/conftest.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import select
 import ssl
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from typing import Any, ClassVar
 
 from tests.support.raw import RawClient, RawResponse, ResponseError
 from tests.support.serve import Running, serve
+from tests.support.socket_client import ACCEPT, SocketClient, Stream, handshake
 
 PATIENCE = 10.0  # seconds until a test that waits in vain fails
 AUTHORITY = b"example.com"
@@ -95,6 +98,16 @@ class Client(abc.ABC):
 
     def request(self, *request: Any, **more: Any) -> Answer:
         return self.begin(*request, **more).read()
+
+    @abc.abstractmethod
+    def knock(
+        self, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), version: bytes = b"13"
+    ) -> Stream:
+        """Send a WebSocket's handshake; its answer, and what follows, are read from the stream."""
+
+    @abc.abstractmethod
+    def silent(self) -> bool:
+        """Whether nothing has come that was not read."""
 
     @abc.abstractmethod
     def wait_closed(self) -> None:
@@ -199,6 +212,7 @@ class Http(abc.ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]  # as the scope names it
+    alpn: ClassVar[str]
     old_version: ClassVar[str | None] = None  # what `old=True` speaks
     many_at_once: ClassVar[bool]  # several requests at a time on one connection
     supports_trailers: ClassVar[bool] = True
@@ -208,9 +222,32 @@ class Http(abc.ABC):
     joins_cookies: ClassVar[bool]  # Cookie fields that arrive split reach the application as one
     host_comes_first: ClassVar[bool]  # because it is the :authority
     failure_ends_connection: ClassVar[bool]  # an answer cut short takes the connection with it
+    socket_status: ClassVar[int]  # of a handshake that succeeds
+    socket_fields: ClassVar[dict[bytes, list[bytes]]]  # its answer's, where versions differ
 
     @abc.abstractmethod
     def connect(self, address: tuple[str, int] | str, context: ssl.SSLContext | None) -> Client: ...
+
+    @contextlib.contextmanager
+    def knocking(
+        self,
+        server: Running,
+        path: str = "/",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        version: bytes = b"13",
+    ) -> Iterator[Stream]:
+        """A WebSocket's handshake is sent on a connection of its own, and nothing is read."""
+        client = self.connect(server.path or server.address, None)
+        with contextlib.closing(client):
+            yield client.knock(path, headers, version)
+
+    @contextlib.contextmanager
+    def connected(
+        self, server: Running, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> Iterator[SocketClient]:
+        """A WebSocket on a connection of its own, after the head of the handshake's answer."""
+        with self.knocking(server, path, headers) as stream:
+            yield SocketClient(stream, stream.read_head())
 
     @contextlib.contextmanager
     def serve(self, app: Any, transport: Transport = TCP, **options: Any) -> Iterator[Site]:
@@ -234,13 +271,15 @@ class Http(abc.ABC):
 
 
 class TlsRawClient(RawClient):
-    """The raw client over TLS; an end without close_notify raises."""
+    """The raw client over TLS, for what ALPN agrees on; an end without close_notify raises."""
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext) -> None:
-        super().__init__(address)
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, alpn: str) -> None:
+        super().__init__(address, PATIENCE)
+        context.set_alpn_protocols([alpn])  # each time: versions share the context
         self.socket = context.wrap_socket(
             self.socket, server_hostname=address[0], suppress_ragged_eofs=False
         )
+        assert self.socket.selected_alpn_protocol() == alpn
 
 
 class H1Call(Call):
@@ -320,6 +359,16 @@ class H1Client(Client):
         self._raw.send(line + block + b"\r\n" + (body or b""))
         return H1Call(self._raw, method, chunked=body is None and not told)
 
+    def knock(
+        self, path: str = "/", headers: Iterable[tuple[bytes, bytes]] = (), version: bytes = b"13"
+    ) -> RawClient:
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        self._raw.send(handshake(path, lines, version))
+        return self._raw
+
+    def silent(self) -> bool:
+        return not self._raw.unread and not select.select([self._raw.socket], [], [], 0)[0]
+
     def wait_closed(self) -> None:
         try:
             self._raw.read_eof()
@@ -333,21 +382,25 @@ class H1Client(Client):
 class H1(Http):
     name = "h1"
     version = "1.1"
+    alpn = "http/1.1"
     old_version = "1.0"
     many_at_once = False
     keeps_name_case = True
     joins_cookies = False
     host_comes_first = False
     failure_ends_connection = True
+    socket_status = 101
+    socket_fields: ClassVar = {
+        b"sec-websocket-accept": [ACCEPT],
+        b"upgrade": [b"websocket"],
+        b"connection": [b"upgrade"],
+    }
 
     def connect(self, address: tuple[str, int] | str, context: ssl.SSLContext | None) -> Client:
         if context is None:
             return H1Client(RawClient(address, PATIENCE))
         assert isinstance(address, tuple)
-        return H1Client(TlsRawClient(address, context))
-
-
-VERSIONS: tuple[Http, ...] = (H1(),)
+        return H1Client(TlsRawClient(address, context, self.alpn))
 
 
 # ------------------------------------------------------------------- between a test and its application

@@ -19,6 +19,7 @@ class Engine:
     """Keeps what it is told. What `send_body` reports as queued is `pending`."""
 
     supports_early_hints = True
+    supports_push = False
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

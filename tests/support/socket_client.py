@@ -1,9 +1,13 @@
-"""A WebSocket client of the plainest kind, over a `RawClient`: it sends whatever it is told to."""
+"""A WebSocket client of the plainest kind: it sends whatever it is told to.
+
+It runs over a `RawClient`, or over anything else that is a `Stream`, as one of HTTP/2 is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tests.support.raw import RawClient, RawResponse
 
@@ -37,10 +41,20 @@ def closing(code: int, reason: str = "") -> bytes:
     return masked(CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 
+class Stream(Protocol):
+    """What carries a WebSocket's bytes, after the handshake was sent."""
+
+    def send(self, data: bytes) -> None: ...
+    def read_head(self) -> RawResponse: ...
+    def read_response(self) -> RawResponse: ...
+    def read_eof(self) -> bytes: ...
+    def _exactly(self, count: int, partial: bytes) -> bytes: ...
+
+
 class SocketClient:
     """After a handshake that was accepted, or was not: `response` tells."""
 
-    def __init__(self, raw: RawClient, response: RawResponse) -> None:
+    def __init__(self, raw: Stream, response: RawResponse) -> None:
         self.raw = raw
         self.response = response
 

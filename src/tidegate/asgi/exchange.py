@@ -372,6 +372,14 @@ class Exchange:
             self._engine.send_informational(self.stream, 103, links)
         return 0
 
+    def _push(self, message: Message) -> int:
+        """http.response.push: another request is answered before it is asked."""
+        path = message.get("path")
+        if not isinstance(path, str):
+            raise ApplicationError(f"http.response.push needs a 'path' as a str, not {path!r}")
+        self._engine.push(self.stream, path, message.get("headers", ()))
+        return 0
+
     def _path(self, message: Message) -> int:
         """http.response.pathsend: one whole file, opened and closed here."""
         fd, size = files.open_whole(message.get("path"))
@@ -448,16 +456,19 @@ _TABLE: tuple[dict[str, _Step], ...] = (
     {  # WAITING
         "http.response.start": Exchange._start,
         "http.response.early_hint": Exchange._early_hint,
+        "http.response.push": Exchange._push,
     },
     {  # STARTED
         "http.response.body": Exchange._first_piece,
         "http.response.pathsend": Exchange._path,
         "http.response.zerocopysend": Exchange._zero_copy,
         "http.response.early_hint": Exchange._early_hint,
+        "http.response.push": Exchange._push,
     },
     {  # STREAMING
         "http.response.body": Exchange._next_piece,
         "http.response.zerocopysend": Exchange._zero_copy,
+        "http.response.push": Exchange._push,
     },
     {  # TRAILERS
         "http.response.trailers": Exchange._trailer_fields,

@@ -112,7 +112,7 @@ class Handshaking:
         rest = self._engine.open_tunnel(self.stream, b"websocket", fields)
         self._state = OPEN
         self._offer = None
-        self._record(101)
+        self._record(self._engine.tunnel_status)
         self._opened(WebSocketEngine(terms.max_size, self.deflate), rest)
         return 0
 

@@ -56,6 +56,8 @@ def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, An
         }
     else:
         extensions = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+    if engine.supports_push:
+        extensions["http.response.push"] = {}
     if head.trailers and engine.supports_trailers:
         extensions["http.response.trailers"] = {}
     scope: dict[str, Any] = {

@@ -421,7 +421,7 @@ class Session(Handshaking):
             due = self._ping_sent + terms.ping_timeout
             if now < due:
                 return due
-            if self._wire.reading:
+            if self._wire.reads(self.stream):
                 self._wire.give_up_peer(self.stream, "ws_ping_timeout", "does not answer pings")
                 return NEVER
             self._ping_sent = now  # it was us who did not read

@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 class StreamTerms(NamedTuple):
     """Where a connection carries many requests at once. `window`: of one request's body.
 
-    `upgrade`: a request of HTTP/1.1 may ask to go on like that.
+    `upgrade`: a request of HTTP/1.1 may ask to go on like that. `tunnels`: WebSocket is served.
     """
 
     streams: int = 128
@@ -41,6 +41,7 @@ class StreamTerms(NamedTuple):
     resets: int = 1000
     idle_frames: int = 1000
     upgrade: bool = False
+    tunnels: bool = True
 
 
 class FileSlice:
@@ -81,9 +82,12 @@ class Ending(enum.Enum):
 class Engine(Protocol):
     supports_trailers: bool
     supports_early_hints: bool
+    tunnel_status: int  # of the answer that opens a tunnel
     ending: Ending
     stalled: bool  # input is buffered that `receive(b"")` may go on with
 
+    @property
+    def supports_push(self) -> bool: ...
     @property
     def hungry(self) -> bool: ...  # False: stop reading, the application is behind
     @property
@@ -104,6 +108,7 @@ class Engine(Protocol):
     def send_trailers(
         self, stream: int, headers: Iterable[tuple[bytes, bytes]], end: bool = True
     ) -> None: ...
+    def push(self, stream: int, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None: ...
     def open_tunnel(
         self, stream: int, protocol: bytes, headers: Iterable[tuple[bytes, bytes]]
     ) -> bytes: ...
@@ -111,3 +116,4 @@ class Engine(Protocol):
     def reset(self, stream: int) -> None: ...
     def stop(self) -> None: ...
     def take_output(self) -> list[Output]: ...
+    def drop_output(self) -> None: ...  # nobody will take it: nothing is queued any more

@@ -22,7 +22,7 @@ from tidegate.protocol.http2.frames import Code
 from tidegate.serving.site import TURN
 from tidegate.serving.stream_patience import StreamPatience
 from tidegate.serving.tcp import TcpConnection
-from tidegate.serving.writing import Phase, Writing
+from tidegate.serving.writing import READING, Phase, Writing
 
 if TYPE_CHECKING:
     from tidegate.asgi.exchange import Exchange
@@ -138,9 +138,18 @@ class StreamsConnection(TcpConnection):
         if engine.more and not self._outbox.backlog and not self._phase:
             self.flush_soon()
 
-    def _settle(self) -> None:
+    def on_batch_end(self) -> None:
+        """Write what the turn has brought; a stream's end may be what its application waits for."""
+        self.flush_due = False
+        self.flush()
         if self._drained and not self._outbox.backlog:
             self._wake_drained()
+        if self.engine.resting and self._watched is READING:
+            self.idle_since = self._clock.now
+        elif not self._phase:
+            self._settle()
+
+    def _settle(self) -> None:
         TcpConnection._settle(self)
         if not self._phase:
             look = self._clock.now + self._patience.pace(self.engine)
@@ -237,6 +246,9 @@ class StreamsConnection(TcpConnection):
                 exchange.expire(limit)
             elif exchange.answering:
                 self.deadline = min(self.deadline, exchange.since + limit)
+
+    def reads(self, stream: int) -> bool:
+        return self.engine.reads(stream)
 
     def look(self, now: float) -> float:
         """Let what is carried see to its own waits; returns when the first has its next."""

@@ -21,7 +21,7 @@ from tidegate.net.ends import reset_on_close
 from tidegate.net.tasks import start
 from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.events import Body, Event, Fault, Request, Switch
-from tidegate.serving.negotiate import H2, H2C, first_engine, settings_of
+from tidegate.serving.negotiate import H2, first_engine
 from tidegate.serving.site import TURN, Site
 from tidegate.serving.writing import READING, Phase, Writing
 
@@ -79,11 +79,11 @@ class TcpConnection(Writing):
         self._phase = Phase.OPEN
         self.deadline = self._patience.on_open(self._clock.now)
         if alpn == H2:
-            self._carry_streams()
+            self.carry_streams()
         else:
             self.engine = first_engine(self._site, clear=tls is None)
 
-    def _carry_streams(self) -> StreamsConnection:
+    def carry_streams(self) -> StreamsConnection:
         """From here on HTTP/2 is spoken, by a connection that is the same but for its class."""
         from tidegate.serving.streams import StreamsConnection
 
@@ -218,7 +218,7 @@ class TcpConnection(Writing):
         if self._exchange is not None:
             self._exchange.feed(event)
         if type(event) is Switch:
-            self._carry_streams().receive(event.data)
+            self.carry_streams().receive(event.data)
         elif type(event) is Fault:
             told = (name_of(self._origin.client), event.status, event.reason, event.section)
             self._site.service.log.debug("%s refused with %d: %s (%s)", *told)
@@ -233,7 +233,9 @@ class TcpConnection(Writing):
             scope = http_scope(self._origin, self.engine, request)
             exchange: Exchange | Session = Exchange(service, self, self.engine, request, scope)
         else:
-            upgraded = self._upgrade(request, request.head.upgrade)
+            from tidegate.serving.upgrade import upgrade
+
+            upgraded = upgrade(site, self, self._origin, request)
             if upgraded is None:
                 return
             exchange = upgraded
@@ -251,24 +253,6 @@ class TcpConnection(Writing):
         counters.requests = number = counters.requests + 1
         if number == site.floor.last_request:
             site.floor.on_last_request()
-
-    def _upgrade(self, request: Request, protocol: bytes) -> Exchange | Session | None:
-        """What serves a request that asks for another protocol; None: it is seen to already."""
-        service = self._site.service
-        if protocol == b"websocket" and service.sockets is not None:
-            from tidegate.serving.sockets import open_session
-
-            return open_session(service, self, self._origin, request)
-        streams = self._site.streams
-        if protocol == H2C and streams is not None and streams.upgrade and self._tls is None:
-            settings = settings_of(request)
-            if settings is not None:
-                rest = self.engine.open_tunnel(request.stream, H2C, ())
-                self.flush()
-                self._carry_streams().go_on(request, settings, rest)
-                return None
-        scope = http_scope(self._origin, self.engine, request)
-        return Exchange(service, self, self.engine, request, scope)
 
     def _admit(self, exchange: Exchange | Session) -> bool:
         """See to a body, a deadline and a limit; False: the server was full and has said so."""
@@ -408,7 +392,7 @@ class TcpConnection(Writing):
         if self._phase is Phase.CLOSED:
             return
         if self._phase is Phase.OPEN:
-            self.engine.take_output()  # nobody will: whoever waits for it is to go on
+            self.engine.drop_output()  # whoever waits for it is to go on
         self._phase = Phase.CLOSED
         site = self._site
         site.poller.remove(self._fd)  # before the descriptor is closed: see net/epoll.py
@@ -493,6 +477,10 @@ class TcpConnection(Writing):
     def look(self, now: float) -> float:
         """Let what is carried see to its own waits; returns when it has the next."""
         return NEVER if self._exchange is None else self._exchange.look(now)
+
+    def reads(self, stream: int) -> bool:
+        """The peer may send: if nothing comes, that is its own doing."""
+        return self._watched[0]
 
     @property
     def reading(self) -> bool:

@@ -338,4 +338,5 @@ def _stream_terms(config: Config) -> StreamTerms | None:
         resets=config.http2_max_resets,
         idle_frames=config.http2_max_idle_frames,
         upgrade=config.h2c_upgrade,
+        tunnels=config.ws != "none",
     )

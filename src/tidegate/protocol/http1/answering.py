@@ -282,6 +282,9 @@ class Answering:
     def queued(self, stream: int) -> int:
         return self._out_size + self._chunk_size
 
+    def drop_output(self) -> None:
+        self.take_output()
+
     def take_output(self) -> list[Output]:
         if self._chunk_size:
             self._seal_chunk()

@@ -57,6 +57,9 @@ HEAD, COMPLETE = Reading.HEAD, Reading.COMPLETE  # an Enum's members are looked 
 class Http1Engine(Answering):
     """See `protocol.engine.Engine`; `stream` counts the requests of the connection from 1."""
 
+    supports_push = False
+    tunnel_status = 101
+
     __slots__ = (
         "_buffer",
         "_chunked",
@@ -426,6 +429,9 @@ class Http1Engine(Answering):
         if self.waiting is Waiting.IDLE:
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE
+
+    def push(self, stream: int, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Nothing can be promised here."""
 
     def open_tunnel(
         self, stream: int, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()

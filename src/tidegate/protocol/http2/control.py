@@ -23,10 +23,11 @@ from tidegate.protocol.http2.frames import (
     StreamFault,
 )
 from tidegate.protocol.http2.priority import DEFAULT, read_priority
-from tidegate.protocol.http2.receiving import Receiving
+from tidegate.protocol.http2.pushing import Pushing
 from tidegate.protocol.http2.states import Step, after
 from tidegate.protocol.http2.streams import ReadFile, Stream
 
+MOST_SETTINGS = 64  # of one frame that counts as one; nine have a name
 SMALL = 128  # an increment below, or a piece of a block, is as good as none
 _LEAVING = b"tidegate"  # in the PING behind the first GOAWAY
 
@@ -42,7 +43,7 @@ class Life(enum.IntEnum):
     OVER = 5  # nothing more is read
 
 
-class Control(Receiving):
+class Control(Pushing):
     """The last part (engine.py) cuts the bytes into frames."""
 
     __slots__ = ("_life", "unacknowledged")
@@ -86,7 +87,8 @@ class Control(Receiving):
 
     def _check_begun(self, number: int, kind: str) -> None:
         """5.1: a stream that is idle takes only HEADERS and PRIORITY."""
-        if not number or number > self._last or not number & 1:
+        ours = not number & 1
+        if not number or number > (self._last_push if ours else self._last):
             raise ConnectionFault(
                 Code.PROTOCOL_ERROR, f"{kind} for a stream that has not begun", "5.1"
             )
@@ -103,7 +105,8 @@ class Control(Receiving):
                 )
             self.unacknowledged = False
             return
-        self._defence.idle_frame()
+        for _ in range(0, len(payload) + 1, MOST_SETTINGS * settings.ENTRY.size):
+            self._defence.idle_frame()
         for name, value in settings.read(payload):
             self._apply(name, value)
         self._put(frames.frame(SETTINGS, ACK, 0, b""))
@@ -211,8 +214,12 @@ class Control(Receiving):
             stream.priority = priority
             if outflow is not None:
                 self._see_schedule(stream, outflow)
-        elif of > self._last and len(self._priorities) < self._terms.streams:
+        elif of > self._last:
             self._priorities[of] = priority
+            if len(self._priorities) + len(self._streams) > self._terms.streams:
+                raise ConnectionFault(
+                    Code.PROTOCOL_ERROR, "priorities for more streams than may be", "RFC 9218 7.1"
+                )
 
     def stop(self) -> None:
         """A GOAWAY that names no stream, then, after a round trip or if asked again, the last."""

@@ -60,9 +60,9 @@ class Http2Engine(Control):
         "_eof",
         "_pieces",
         "_rest",
-        "stalled",
         "supports_early_hints",
         "supports_trailers",
+        "tunnel_status",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,7 @@ class Http2Engine(Control):
         super().__init__(limits, terms, defaults, read_file)
         self.supports_trailers = True
         self.supports_early_hints = True
-        self.stalled = False
+        self.tunnel_status = 200
         self._eof = False
         self._rest = b""  # of a frame that is not whole, or that has to wait
         self._pieces = b""  # a header block in pieces (6.10)
@@ -124,8 +124,10 @@ class Http2Engine(Control):
 
     def receive(self, data: bytes) -> list[Event]:
         """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
-        events: list[Event] = []
+        events: list[Event] = [*self._promised]
+        self._promised.clear()
         if self._life is Life.OVER:
+            self.stalled = False
             return events
         if self._rest:
             data = self._rest + data
@@ -274,6 +276,7 @@ class Http2Engine(Control):
         """GOAWAY (5.4.1): nothing more is read, and nothing of what is open will be finished."""
         self._life = Life.OVER
         self._rest = self._pieces = b""
+        self._promised.clear()
         self._block_of = 0
         self.stalled = False
         debug = f"{fault.reason} ({fault.section})".encode()

@@ -41,17 +41,18 @@ class Head(RequestHead):
     `tunnel`: an extended CONNECT (RFC 8441). `continues`: it awaits a 100. `priority`: RFC 9218.
     """
 
-    __slots__ = ("continues", "is_head", "length", "priority", "tunnel")
+    __slots__ = ("continues", "is_head", "length", "priority", "scheme", "tunnel")
 
     def __init__(self) -> None:
         self.version = "2"
-        self.trailers = True  # every client of this version can read past them
+        self.trailers = False
         self.forwarded = None
         self.upgrade = None
         self.query = b""
         self.length = -1
         self.continues = self.tunnel = self.is_head = False
         self.priority = DEFAULT
+        self.scheme = b"https"
 
 
 def _malformed(reason: str, section: str) -> StreamFault:
@@ -136,6 +137,7 @@ def _read_target(head: Head, pseudo: dict[bytes, bytes]) -> None:
         _read_protocol(head, method, protocol, pseudo)
     if method != method.upper() or len(method) > LONGEST_METHOD:
         raise Refusal(501, "methods are case-sensitive, and this one is unknown", "RFC 9110 9.1")
+    head.scheme = scheme
     head.method = method.decode()
     head.is_head = method == b"HEAD"
     head.raw_path, _, head.query = path.partition(b"?")
@@ -185,6 +187,8 @@ def _read_fields(head: Head, plain: list[Header]) -> None:
             if value.lower() != b"100-continue":
                 raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
             head.continues = True
+        elif name == b"te":
+            head.trailers = True  # nothing else may be in it
         elif name == b"priority":
             head.priority = read_priority(value, head.priority)
 

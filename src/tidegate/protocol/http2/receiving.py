@@ -31,6 +31,7 @@ from tidegate.protocol.target import Refusal, check_body_size
 from tidegate.types import Header, Headers
 
 BLOCKS = 64  # decoded blocks kept for a connection
+TUNNEL_BOUND = 128 * 1024  # a tunnel carries messages and not uploads
 REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
 
 
@@ -107,7 +108,7 @@ class Receiving(Sending):
         self._last = number
         if self._leaving:
             return  # 6.8: it will be asked for again, elsewhere
-        if len(self._streams) >= self._terms.streams:
+        if len(self._streams) - self._pushes >= self._terms.streams:
             self._refuse_stream(number)
             return
         if end and not head.tunnel:
@@ -116,15 +117,17 @@ class Receiving(Sending):
             stream = Stream(number, head, HALF_REMOTE, self._peer.window)
             self._streams[number] = stream
             if self._priorities:
-                stream.priority = self._priorities.pop(number, stream.priority)
+                self._take_priority(stream)
             events.append(Request(number, head, True))
         else:
             self._begin_body(number, head, end, events)
 
     def _begin_body(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
         """A request with a body, or a tunnel."""
+        if head.tunnel and not self._terms.tunnels:
+            raise StreamFault(Code.PROTOCOL_ERROR, ":protocol was not allowed", "RFC 8441 3")
         stream = Stream(number, head, OPEN, self._peer.window)
-        stream.priority = self._priorities.pop(number, stream.priority)
+        self._take_priority(stream)
         self._streams[number] = stream
         stream.inflow = Inflow(min(WINDOW, self._terms.window), head)
         try:
@@ -135,6 +138,12 @@ class Receiving(Sending):
         events.append(Request(number, head, head.tunnel))
         if end:
             self._end_request(stream, events)
+
+    def _take_priority(self, stream: Stream) -> None:
+        """What was said of it before it began; what was said of skipped ones is forgotten."""
+        said = self._priorities
+        stream.priority = said.get(stream.id, stream.priority)
+        self._priorities = {number: said[number] for number in said if number > stream.id}
 
     def _refuse_stream(self, number: int) -> None:
         """5.1.2: more than we allow at once; it can be asked for again (8.7)."""
@@ -152,7 +161,7 @@ class Receiving(Sending):
         self, number: int, end: bool, found: Headers, refusal: Refusal, events: list[Event]
     ) -> None:
         """A request whose head cannot be served: there is no more of it than its stream."""
-        if len(self._streams) >= self._terms.streams:
+        if len(self._streams) - self._pushes >= self._terms.streams:
             self._refuse_stream(number)
             return
         head = Head()
@@ -230,8 +239,9 @@ class Receiving(Sending):
         except (StreamFault, Refusal):
             self._give_back(size)
             raise
-        self._give_back(size - len(data))
-        inflow.credit += size - len(data)
+        if size != len(data):
+            self._give_back(size - len(data))
+            self._credit_stream(stream, inflow, size - len(data))
         inflow.unread += len(data)
         self._deliver(stream, inflow, data, bool(flags & END_STREAM), events)
 
@@ -302,21 +312,31 @@ class Receiving(Sending):
         if not size:
             return
         inflow.unread -= size
-        inflow.credit += size
         self._give_back(size)
-        if inflow.credit * 2 >= inflow.size and to.state is not HALF_REMOTE:
-            self._open_window(to.id, inflow)
+        self._credit_stream(to, inflow, size)
+
+    def _credit_stream(self, stream: Stream, inflow: Inflow, size: int) -> None:
+        """So many bytes of a stream's window have been taken; told when it is worth a frame."""
+        inflow.credit += size
+        if inflow.credit * 2 >= inflow.size and stream.state is not HALF_REMOTE:
+            self._open_window(stream.id, inflow)
 
     def _open_window(self, stream: int, inflow: Inflow) -> None:
         """By what was taken; and wider, if the application has nothing left to read."""
         opened = inflow.credit
-        if not inflow.unread and inflow.size < self._terms.window:
-            wider = min(inflow.size, self._terms.window - inflow.size)
+        most = min(TUNNEL_BOUND, self._terms.window) if inflow.tunnel else self._terms.window
+        if not inflow.unread and inflow.size < most:
+            wider = min(inflow.size, most - inflow.size)
             inflow.size += wider
             opened += wider
         self._put(frames.window_update(stream, opened))
         inflow.window += opened
         inflow.credit = 0
+
+    def reads(self, stream: int) -> bool:
+        """Whether the peer may send on a stream."""
+        to = self._streams.get(stream)
+        return to is None or to.inflow is None or to.inflow.window > 0
 
     # ------------------------------------------------------------------------ tunnels
 

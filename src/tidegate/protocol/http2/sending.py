@@ -52,8 +52,8 @@ class Sending:
 
     __slots__ = (
         "_answers", "_blocks", "_credit", "_defaults", "_defence", "_encoder", "_out", "_out_size",
-        "_peer", "_read_file", "_receive_size", "_receive_window", "_reset_by_us", "_schedule",
-        "_streams", "_terms", "_window", "ending",
+        "_peer", "_pushes", "_read_file", "_receive_size", "_receive_window", "_reset_by_us",
+        "_schedule", "_streams", "_terms", "_window", "ending",
     )  # fmt: skip
 
     def __init__(self, terms: StreamTerms, defaults: Defaults, read_file: ReadFile) -> None:
@@ -73,6 +73,7 @@ class Sending:
         self._receive_size = max(WINDOW, 2 * terms.window)  # how far the connection's window opens
         self._receive_window = WINDOW  # what the peer may still send
         self._credit = 0  # taken of it, not yet given back to the peer
+        self._pushes = 0  # streams of ours that are open
         self._out: list[Output] = []
         self._out_size = 0
 
@@ -115,11 +116,11 @@ class Sending:
             self._blocks[answer] = block
         return block
 
-    def _put_block(self, stream: int, block: bytes, flags: int) -> None:
+    def _put_block(self, stream: int, block: bytes, flags: int, kind: int = HEADERS) -> None:
         """HEADERS, and CONTINUATION where the peer's frames are too small for it (6.10)."""
         most = self._peer.frame
         first, rest = block[:most], block[most:]
-        self._put(frame(HEADERS, flags if rest else flags | END_HEADERS, stream, first))
+        self._put(frame(kind, flags if rest else flags | END_HEADERS, stream, first))
         while rest:
             piece, rest = rest[:most], rest[most:]
             self._put(frame(CONTINUATION, 0 if rest else END_HEADERS, stream, piece))
@@ -144,11 +145,15 @@ class Sending:
             self._put_fields(stream, found, 0)
 
     def _put_fields(self, stream: int, found: list[Header], flags: int) -> None:
+        self._put_block(stream, self._encode(found), flags)
+
+    def _encode(self, found: list[Header]) -> bytes:
+        """A block that is not kept."""
         before = self._encoder.changes
         block = self._encoder.encode(found)
         if self._encoder.changes != before:
             self._blocks.clear()
-        self._put_block(stream, block, flags)
+        return block
 
     # ------------------------------------------------------------------------ bodies
 
@@ -233,7 +238,7 @@ class Sending:
         return self._out_size
 
     def send_trailers(self, stream: int, headers: Iterable[Header], end: bool = True) -> None:
-        """Fields behind a body that is complete."""
+        """Fields behind a body that is complete; dropped where the client reads none."""
         found = fields.trailer_fields(headers)
         to = self._streams.get(stream)
         if to is None or to.state is HALF_LOCAL:
@@ -246,7 +251,7 @@ class Sending:
         outflow.trailers = [*(outflow.trailers or ()), *found]
         if not end:
             return
-        if to.owed == NO_BODY or not outflow.trailers:
+        if to.owed == NO_BODY or not to.head.trailers or not outflow.trailers:
             outflow.trailers = None
             self._queue_end(to, outflow)
             return
@@ -346,6 +351,12 @@ class Sending:
         self._out_size = 0
         return out
 
+    def drop_output(self) -> None:
+        for stream in [*self._streams.values()]:
+            self._drop(stream)
+        self._out = []
+        self._out_size = 0
+
     def _put(self, data: bytes) -> None:
         self._out.append(data)
         self._out_size += len(data)
@@ -382,6 +393,8 @@ class Sending:
         if stream.outflow is not None:
             stream.outflow.pieces.clear()
             stream.outflow.queued = 0
+        if not stream.id & 1:
+            self._pushes -= 1
         if stream.inflow is not None:
             self._give_back(stream.inflow.unread)
             stream.inflow.unread = 0

@@ -47,8 +47,12 @@ class Offer:
 
 
 def read_offer(head: RequestHead) -> Offer:
-    """What an upgrade request says; raises Refused (RFC 6455 4.2.1)."""
-    if head.method != "GET":
+    """What a handshake says; raises Refused (RFC 6455 4.2.1).
+
+    An extended CONNECT (RFC 8441 5) is one by its method, and has no key.
+    """
+    extended = head.method == "CONNECT"
+    if head.method != "GET" and not extended:
         raise Refused(400, "a WebSocket handshake is a GET", "RFC 6455 4.1")
     versions = _values(head.headers, b"sec-websocket-version")
     if versions != [VERSION]:
@@ -58,7 +62,7 @@ def read_offer(head: RequestHead) -> Offer:
             raise Refused(400, "no Sec-WebSocket-Version", "RFC 6455 4.2.1", ours)
         raise Refused(426, "this server speaks WebSocket version 13", "RFC 6455 4.4", asked, ours)
     return Offer(
-        _key(head.headers),
+        b"" if extended else _key(head.headers),
         _subprotocols(head.headers),
         _values(head.headers, b"sec-websocket-extensions"),
     )
