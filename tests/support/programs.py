@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,8 @@ PACKAGES = {
     "wrk": "wrk",
     "chromium": "chromium",
     "redis-server": "redis-server",
+    "h2load": "nghttp2-client",
+    "nghttp": "nghttp2-client",
 }
 
 _SEARCH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -59,6 +62,12 @@ def run(*arguments: str | Path, timeout: float = 60.0, **options: object) -> Fin
         **options,
     )
     return Finished(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+
+def curl(*arguments: str | Path, **options: Any) -> Finished:
+    """curl without the user's own settings and proxies, silent but for errors."""
+    common = ["-q", "-sS", "--noproxy", "*", "--max-time", "30"]
+    return run(need("curl"), *common, *arguments, **options)
 
 
 class Finished:
@@ -184,7 +193,7 @@ def short_folder() -> Iterator[Path]:
 
 def install(missing: Sequence[str]) -> None:
     """Fetch Debian packages, quietly and without starting their services."""
-    packages = [PACKAGES[program] for program in missing]
+    packages = sorted({PACKAGES[program] for program in missing})  # one may bring several
     print(f"installing for the tests: {' '.join(packages)}", flush=True)
     # RUNLEVEL=1 keeps invoke-rc.d from starting nginx on port 80 of this machine, or Redis.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}

@@ -67,7 +67,7 @@ class StreamPatience(Patience):
             if now >= due:
                 connection.give_up_request("timeout_head")
             looks.append(due)
-        elif waiting is Waiting.IDLE:
+        elif waiting is Waiting.IDLE and not engine.warned:
             looks.append(self._check_idle(now, connection))
         if waiting is Waiting.NOTHING:
             looks.append(self._check_streams(now, connection))  # type: ignore[arg-type]

@@ -89,7 +89,9 @@ class Receiving(Sending):
             head = known_heads.of(found)
         except Refusal as refusal:
             self._last = number
-            if not self._leaving:
+            if self._leaving:
+                self._remember_reset(number)
+            else:
                 self._refuse_new(number, end, found, refusal, events)
             return
         except StreamFault:
@@ -107,7 +109,8 @@ class Receiving(Sending):
     def _begin(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
         self._last = number
         if self._leaving:
-            return  # 6.8: it will be asked for again, elsewhere
+            self._remember_reset(number)  # 6.8: ignored, it will be asked for again, elsewhere
+            return
         if len(self._streams) - self._pushes >= self._terms.streams:
             self._refuse_stream(number)
             return
@@ -226,8 +229,7 @@ class Receiving(Sending):
         data = frames.unpadded(payload, flags)
         if stream is None:
             self._give_back(size)
-            if not self._leaving or number in self._reset_by_us or number <= self._last:
-                self._for_closed(number, "DATA")
+            self._for_closed(number, "DATA")
             return
         inflow = stream.inflow
         if inflow is None or stream.state is HALF_REMOTE:
