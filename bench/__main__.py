@@ -18,6 +18,7 @@ from typing import TypeVar
 from bench import certificate, machine, websocket
 from bench.arena import ROOT, Plan, pin_to, run_row
 from bench.chart import draw, panel
+from bench.http2 import H2load
 from bench.load import Wrk
 from bench.results import RowResult
 from bench.rows import ROWS, Row
@@ -127,7 +128,11 @@ def _have_tools(rows: list[Row]) -> None:
     loads = [row.load for row in rows]
     if any(isinstance(load, Wrk) for load in loads) and not shutil.which("wrk"):
         sys.exit("wrk, a load generator, is missing. Install it (Debian: apt-get install wrk).")
-    if not all(isinstance(load, Wrk) for load in loads):
+    if any(isinstance(load, H2load) for load in loads):
+        for program, package in (("h2load", "nghttp2-client"), ("curl", "curl")):
+            if not shutil.which(program):
+                sys.exit(f"{program} is missing. Install it (Debian: apt-get install {package}).")
+    if not all(isinstance(load, Wrk | H2load) for load in loads):
         try:
             websocket.generator()
         except websocket.NoCompilerError as error:

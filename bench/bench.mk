@@ -39,7 +39,7 @@ bench: $(BENCH_READY) bench-tools ## the peers side by side (ONLY=plaintext ROUN
 # wrk drives HTTP/1.1, h2load (nghttp2-client) HTTP/2. The generator of the WebSocket rows is our
 # own: the run compiles it.
 bench-tools:
-	@for pair in wrk:wrk h2load:nghttp2-client cc:gcc; do \
+	@for pair in wrk:wrk h2load:nghttp2-client curl:curl cc:gcc; do \
 		program=$${pair%%:*}; package=$${pair##*:}; \
 		if command -v $$program >/dev/null; then continue; fi; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -12,6 +12,7 @@ from enum import Enum
 
 from bench.apps import DOWNLOAD, EVENT, EVENTS, HELLO, UPLOAD
 from bench.figures import Better
+from bench.http2 import H2load
 from bench.load import Load, Wrk
 from bench.websocket import Echo, Fanout, Handshakes, Held, records
 
@@ -232,6 +233,58 @@ WEBSOCKET_ROWS = (
     ),
 )
 
+# Who speaks HTTP/2 with ASGI behind it. uvicorn's is an experiment that ends a connection after
+# 4,096 requests; daphne's needs TLS and a part of Twisted that is no longer kept up.
+STREAMING = ("tidegate", "granian", "hypercorn")
+STREAM_OPTIONS = {"granian": ("--http", "2")}
+
+
+def _http2(name: str, title: str, load: H2load, *targets: Target, tls: bool = False) -> Row:
+    app = {"upload": "upload", "download": "download"}.get(name.removeprefix("h2-"), "plaintext")
+    return Row(
+        name=name,
+        title=title,
+        app=f"bench.apps:{app}",
+        path="/",
+        load=load,
+        servers=STREAMING,
+        targets=targets,
+        tls=tls,
+        also=(Column("head_bytes", "head bytes"),),
+        options=STREAM_OPTIONS,
+    )
+
+
+HTTP2_ROWS = (
+    _http2(
+        "h2",
+        "HTTP/2: GET 13 bytes, 16 connections x 32 streams",
+        H2load(16, 32, HELLO, len(HELLO)),
+        Target(0.60, "granian"),
+    ),
+    _http2(
+        "h2-one",
+        "HTTP/2: GET 13 bytes, one stream at a time on one connection",
+        H2load(1, 1, HELLO, len(HELLO)),
+    ),
+    _http2(
+        "h2-tls",
+        "HTTP/2: GET 13 bytes over TLS 1.3, 16 connections x 32 streams",
+        H2load(16, 32, HELLO, len(HELLO)),
+        tls=True,
+    ),
+    _http2(
+        "h2-upload",
+        "HTTP/2: POST 1 MiB, read to the end, 8 connections",
+        H2load(8, 1, b"1048576", 7, body=UPLOAD),
+    ),
+    _http2(
+        "h2-download",
+        "HTTP/2: GET 10 MiB in one body, 8 connections",
+        H2load(8, 1, bytes(1024), len(DOWNLOAD)),
+    ),
+)
+
 ROWS = (
     Row(
         name="plaintext",
@@ -352,5 +405,6 @@ ROWS = (
         servers=("tidegate", "uvicorn", "granian", "fastpysgi", "hypercorn", "gunicorn"),
         targets=(Target(1.0, BEST, tie=True),),
     ),
+    *HTTP2_ROWS,
     *WEBSOCKET_ROWS,
 )
