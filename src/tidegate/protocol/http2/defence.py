@@ -12,27 +12,26 @@ from tidegate.protocol.engine import StreamTerms
 from tidegate.protocol.http2.frames import Code, ConnectionFault
 
 RECOVERY = 0.1  # of a whole budget, a second
+# Frames without content that go with an answer, or with a piece of a body: windows for what came,
+# a ping to measure the way. Clients that send more of them than this are not known.
+FRAMES_OF_AN_ANSWER = 8
+FRAMES_OF_A_PIECE = 4
 
 
 class Defence:
-    """`finished` counts answers that were sent whole; the engine adds to it."""
+    """`finished` counts answers that were sent whole, `pieces` those of bodies; the engine adds."""
 
     __slots__ = (
-        "_idle",
-        "_most_idle",
-        "_most_resets",
-        "_resets",
-        "_seen",
-        "_seen_idle",
-        "finished",
-    )
+        "_idle", "_most_idle", "_most_resets", "_resets", "_seen", "_seen_work", "finished",
+        "pieces",
+    )  # fmt: skip
 
     def __init__(self, terms: StreamTerms) -> None:
         self._most_resets = float(terms.resets)
         self._most_idle = float(terms.idle_frames)
         self._resets, self._idle = self._most_resets, self._most_idle
-        self._seen = self._seen_idle = 0
-        self.finished = 0
+        self._seen = self._seen_work = 0
+        self.finished = self.pieces = 0
 
     def reset(self) -> None:
         """A stream was reset before its end; raises ConnectionFault when there were too many."""
@@ -48,8 +47,9 @@ class Defence:
 
     def idle_frame(self) -> None:
         """A frame that carries nothing; raises ConnectionFault when there were too many."""
-        left = min(self._most_idle, self._idle + self.finished - self._seen_idle) - 1
-        self._seen_idle = self.finished
+        work = self.finished * FRAMES_OF_AN_ANSWER + self.pieces * FRAMES_OF_A_PIECE
+        left = min(self._most_idle, self._idle + work - self._seen_work) - 1
+        self._seen_work = work
         self._idle = left
         if left < 0:
             raise ConnectionFault(

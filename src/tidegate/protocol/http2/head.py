@@ -120,7 +120,7 @@ def _read_target(head: Head, pseudo: dict[bytes, bytes]) -> None:
         raise _malformed("the method is not a token", "8.3.1")
     protocol = pseudo.get(b":protocol")
     if method == b"CONNECT" and protocol is None:
-        if b":scheme" in pseudo or b":path" in pseudo or b":authority" not in pseudo:
+        if b":scheme" in pseudo or b":path" in pseudo or not pseudo.get(b":authority"):
             raise _malformed("CONNECT has an :authority, no :scheme and no :path", "8.5")
         raise Refusal(501, "CONNECT is for proxies", "RFC 9110 9.3.6")
     scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")

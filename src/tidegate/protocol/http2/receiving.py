@@ -267,7 +267,9 @@ class Receiving(Sending):
     def _deliver(
         self, stream: Stream, inflow: Inflow, data: bytes, end: bool, events: list[Event]
     ) -> None:
-        if not data and not end:
+        if data:
+            self._defence.pieces += 1
+        elif not end:
             self._defence.idle_frame()
         if inflow.early is not None:
             if data:

@@ -318,6 +318,7 @@ class Sending:
         self._window -= size
         stream.window -= size
         stream.sent += size
+        self._defence.pieces += 1
         whole = outflow.end and not outflow.queued
         last = whole and not outflow.trailers
         flags = END_STREAM if last else 0
