@@ -57,7 +57,6 @@ HEAD, COMPLETE = Reading.HEAD, Reading.COMPLETE  # an Enum's members are looked 
 class Http1Engine(Answering):
     """See `protocol.engine.Engine`; `stream` counts the requests of the connection from 1."""
 
-    supports_push = False
     tunnel_status = 101
 
     __slots__ = (
@@ -78,6 +77,7 @@ class Http1Engine(Answering):
         "resting",
         "stalled",
         "supports_early_hints",
+        "supports_push",
         "supports_trailers",
         "switches",
     )
@@ -86,6 +86,7 @@ class Http1Engine(Answering):
         super().__init__(defaults)
         self.supports_trailers = True
         self.supports_early_hints = True
+        self.supports_push = False
         self.hungry = True
         self.resting = False
         self.stalled = False
