@@ -135,6 +135,20 @@ def test_engine_without_early_hints_is_told_of_none() -> None:
     assert run(test).engine.calls == []
 
 
+def test_a_push_goes_to_the_engine() -> None:
+    async def test() -> Lab:
+        lab = Lab()
+        await lab.send({"type": "http.response.push", "path": "/a.css", "headers": [(b"a", b"b")]})
+        await lab.send({"type": "http.response.start", "status": 200})
+        await lab.send({"type": "http.response.push", "path": "/b.css"})
+        with pytest.raises(ApplicationError, match="needs a 'path'"):
+            await lab.send({"type": "http.response.push", "path": b"/c.css"})
+        return lab
+
+    pushed = [call for call in run(test).engine.calls if call[0] == "push"]
+    assert pushed == [("push", "/a.css", [(b"a", b"b")]), ("push", "/b.css", [])]
+
+
 def test_flush_that_is_due_is_not_asked_for_again() -> None:
     async def test() -> Lab:
         lab = Lab()

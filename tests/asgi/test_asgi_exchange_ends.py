@@ -12,6 +12,7 @@ from tests.support.exchange_lab import LOG, STREAM, Lab, run, turns
 
 from tidegate.asgi.exchange import State
 from tidegate.errors import ClientDisconnected
+from tidegate.protocol.events import Body, Reset
 
 BEGINNINGS: dict[State, list[Any]] = {
     State.WAITING: [],
@@ -319,3 +320,35 @@ def test_answer_of_the_servers_own() -> None:
     assert dict(head[2])[b"content-length"] == b"5"
     assert text == ("body", b"full\n", True)
     assert (lab.exchange.status, lab.exchange.size, lab.recorded) == (503, 5, [lab.exchange])
+
+
+def test_a_stream_that_is_gone_ends_the_answer() -> None:
+    """A Reset that is final leaves nobody to send to; one that is not is a half-close."""
+
+    async def test() -> Lab:
+        lab = Lab()
+        await lab.send({"type": "http.response.start", "status": 200})
+        lab.exchange.feed(Reset(STREAM, "half-closed"))
+        await lab.send({"type": "http.response.body", "body": b"a", "more_body": True})
+        lab.exchange.feed(Reset(STREAM, "cancelled", final=True))
+        with pytest.raises(ClientDisconnected):
+            await lab.send({"type": "http.response.body", "body": b"b"})
+        assert await lab.exchange.receive() == {"type": "http.disconnect"}
+        return lab
+
+    assert ("body", b"b", True) not in run(test).engine.calls
+
+
+def test_small_pieces_of_a_body_are_joined() -> None:
+    """They would take forty times their size; long ones are kept as they came."""
+
+    async def test() -> list[bytes]:
+        lab = Lab(end=False)
+        for _ in range(5000):
+            lab.exchange.feed(Body(STREAM, b"x", False))
+        lab.exchange.feed(Body(STREAM, bytes(5000), False))
+        pieces = list(lab.exchange._body or ())
+        assert (await lab.exchange.receive())["body"] == b"x" * 5000 + bytes(5000)
+        return pieces
+
+    assert len(run(test)) < 5

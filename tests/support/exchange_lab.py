@@ -44,6 +44,9 @@ class Engine:
     def send_trailers(self, stream: int, headers: Any, end: bool) -> None:
         self.calls.append(("trailers", list(headers), end))
 
+    def push(self, stream: int, path: str, headers: Any) -> None:
+        self.calls.append(("push", path, list(headers)))
+
     def queued(self, stream: int) -> int:
         return self.pending
 
