@@ -44,11 +44,12 @@ class Swarm:
     reads: bool = True
     leaves: str = ""
     receive_buffer: int = 0
+    marks: re.Pattern[bytes] = CLOSE_FRAME  # what ends in a code that is counted
     opened: int = 0
     ended: int = 0
     sent: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
-    codes: dict[int, int] = field(default_factory=dict)  # of WebSocket close frames
+    codes: dict[int, int] = field(default_factory=dict)  # of WebSocket close frames, say
 
     def run(self, address: tuple[str, int], seconds: float) -> None:
         self._address = address
@@ -126,7 +127,7 @@ class Swarm:
             data = b""
         for status in STATUS.findall(data):
             self.statuses[int(status)] = self.statuses.get(int(status), 0) + 1
-        for code in CLOSE_FRAME.findall(data):
+        for code in self.marks.findall(data):
             number = int.from_bytes(code, "big")
             self.codes[number] = self.codes.get(number, 0) + 1
         if not data:

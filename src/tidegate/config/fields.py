@@ -186,7 +186,7 @@ class Config(Settings):
     h2c_upgrade: bool = option(False, Switch(), HTTP2, "Allow Upgrade: h2c, which is obsolete")
     http2_max_streams: int = option(128, Whole(1), HTTP2, "Requests at once on a connection")
     http2_max_window: int = option(
-        1 << 20, Size(1024), HTTP2, "Bytes of one body read ahead of the application"
+        1 << 20, Size(1024), HTTP2, "Bytes of bodies read ahead, of a connection"
     )
     http2_max_resets: int = option(
         1000, Whole(1), HTTP2, "Requests a client may cancel; a tenth more each second"

@@ -5,11 +5,12 @@ gives events; the `send_*` methods take what the application wants and render it
 hands the rendered bytes to whoever writes them. What differs between versions is data on the
 engine (`supports_*`), never a test for the version in the layers above.
 
-HTTP/2's answer was asked of every method: `send_head` may hold the head back until the first body
-(one HEADERS frame, one DATA frame, one packet), `take_body` opens its windows, `send_body` returns
-what the stream still has queued (behind its window), `reset` is RST_STREAM, `stop` is GOAWAY, and
-`open_tunnel` a 200 to an extended CONNECT (RFC 8441): from then on `Body` events and `send_body`
-carry another protocol's bytes, of which it returns those that have come already.
+`stream` is a request's number: HTTP/1 counts them, HTTP/2 has its own. `send_head` holds the head
+back until the first body (one packet), `take_body` asks for the 100 and opens windows, `send_body`
+returns what nobody has taken yet (behind a window, or in the output), `reset` ends a stream, or the
+connection where there is but one, `stop` says `Connection: close` or GOAWAY. `open_tunnel` is a 101,
+or a 200 to an extended CONNECT (RFC 8441): from then on `Body` events and `send_body` carry another
+protocol's bytes, of which it returns those that have come already.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Limits(NamedTuple):
 
 
 class StreamTerms(NamedTuple):
-    """Where a connection carries many requests at once. `window`: of one request's body.
+    """Where a connection carries many requests at once. `window`: of all their bodies.
 
     `upgrade`: a request of HTTP/1.1 may ask to go on like that. `tunnels`: WebSocket is served.
     """

@@ -328,7 +328,10 @@ class Receiving(Sending):
     def _open_window(self, stream: int, inflow: Inflow) -> None:
         """By what was taken; and wider, if the application has nothing left to read."""
         opened = inflow.credit
-        most = min(TUNNEL_BOUND, self._terms.window) if inflow.tunnel else self._terms.window
+        # half of what the connection has: one application that is behind must not stop them all
+        most = self._receive_size // 2
+        if inflow.tunnel:
+            most = min(most, TUNNEL_BOUND)
         if not inflow.unread and inflow.size < most:
             wider = min(inflow.size, most - inflow.size)
             inflow.size += wider

@@ -70,7 +70,7 @@ class Sending:
         self._reset_by_us: dict[int, None] = {}
         self._schedule = Schedule()
         self._window = WINDOW  # what the connection may send
-        self._receive_size = max(WINDOW, 2 * terms.window)  # how far the connection's window opens
+        self._receive_size = max(WINDOW, terms.window)  # how far the connection's window opens
         self._receive_window = WINDOW  # what the peer may still send
         self._credit = 0  # taken of it, not yet given back to the peer
         self._pushes = 0  # streams of ours that are open
