@@ -15,6 +15,7 @@ from bench.figures import Better
 from bench.http2 import H2load
 from bench.load import Load, Wrk
 from bench.websocket import Echo, Fanout, Handshakes, Held, records
+from bench.websocket_http2 import StreamEcho
 
 BEST = "the best peer"
 
@@ -145,6 +146,7 @@ CROWDED = {**SOCKET_OPTIONS, "granian": ("--ws", "--backlog", "20000", "--backpr
 
 LOAD_BUSY = Column("load_busy", "load", share=True)
 LARGE = 64 << 10
+SMALL_BINARY = bytes(range(240, 256))
 SMALL_TEXT = b'{"id":7,"v":1.5}'
 NEWS = b'{"from":"ada","room":"harbour","text":"high tide at six tonight"}'
 
@@ -185,7 +187,7 @@ WEBSOCKET_ROWS = (
     _echo(
         "ws-echo",
         "WebSocket echo of 16 bytes, binary, 64 connections",
-        Echo(64, bytes(range(240, 256))),
+        Echo(64, SMALL_BINARY),
         quicker(1.10, "socketify"),
         quicker(1.5, "uvicorn"),
     ),
@@ -230,6 +232,18 @@ WEBSOCKET_ROWS = (
         what="sent",
         also=(LOAD_BUSY, Column("last_ms", "ms to the last")),
         options=CROWDED,
+    ),
+    Row(
+        name="ws-echo-h2",
+        title="WebSocket echo of 16 bytes over HTTP/2, binary, 8 connections x 8 streams",
+        app="bench.apps:echo",
+        path="/",
+        load=StreamEcho(8, 8, SMALL_BINARY),
+        # Nobody else has extended CONNECT (RFC 8441).
+        servers=("tidegate", "hypercorn"),
+        figure=Figure.MESSAGE,
+        what="msg",
+        also=(LOAD_BUSY,),
     ),
 )
 

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +35,13 @@ class NoCompilerError(Exception):
 
 def generator() -> Path:
     """The load generator, compiled if it is older than its source."""
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime > max(s.stat().st_mtime for s in SOURCES):
-        return PROGRAM
+    return compiled(SOURCES, PROGRAM)
+
+
+def compiled(sources: tuple[Path, ...], program: Path) -> Path:
+    """The first of the sources as a program; the others are what it includes."""
+    if program.exists() and program.stat().st_mtime > max(s.stat().st_mtime for s in sources):
+        return program
     named = shlex.split(os.environ.get("CC", ""))
     found = named or [name for name in COMPILERS if shutil.which(name)][:1]
     if not found or not shutil.which(found[0]):
@@ -43,16 +49,16 @@ def generator() -> Path:
             "a C compiler is missing, for the load generator of the WebSocket rows. "
             "Install one (Debian: apt-get install gcc libc6-dev)."
         )
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PROGRAM.parent) as folder:
-        made = Path(folder) / PROGRAM.name
-        command = [*found, "-std=c11", "-O2", "-Wall", "-Wextra", str(SOURCE), "-o", str(made)]
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=program.parent) as folder:
+        made = Path(folder) / program.name
+        command = [*found, "-std=c11", "-O2", "-Wall", "-Wextra", str(sources[0]), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NoCompilerError(f"the load generator does not compile: {done.stderr.strip()}")
         # Into its place in one step: another run may be about to start the old one.
-        made.replace(PROGRAM)
-    return PROGRAM
+        made.replace(program)
+    return program
 
 
 def read_line(line: str, kind: str) -> dict[str, Any]:
@@ -86,8 +92,11 @@ class Generator:
     """The load generator with all its connections open; leaving closes them."""
 
     def __init__(self, address: Address, mode: str, **options: object) -> None:
-        told = {"mode": mode, "port": address.port, "path": address.path, **options}
-        self._command = [str(generator()), *(f"{name}={value}" for name, value in told.items())]
+        self._prepare(generator(), address, {"mode": mode, **options})
+
+    def _prepare(self, program: Path, address: Address, options: Mapping[str, object]) -> None:
+        told = {"port": address.port, "path": address.path, **options}
+        self._command = [str(program), *(f"{name}={value}" for name, value in told.items())]
         self.ready: dict[str, Any] = {}
 
     def __enter__(self) -> Generator:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from logging import INFO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tidegate.asgi.scope import name_of
 from tidegate.protocol.engine import FileSlice
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tidegate.asgi.exchange import Exchange
     from tidegate.asgi.session import Session
 
+T = TypeVar("T")
+LEAVING = 8  # of a connection that is gone, applications that learn of it in one turn
 WRITES = 4  # shares of the engine's output that are written in one go
 
 
@@ -168,11 +171,14 @@ class StreamsConnection(TcpConnection):
 
     def _wake_drained(self) -> None:
         waiting, self._drained = self._drained, []
+        if self._phase:
+            leave_in_turns(self._site.service.loop, [future for future, _, _ in waiting], wake)
+            return
         for entry in waiting:
             future, stream, least = entry
             if future.done():
                 continue
-            if self._phase or self.engine.queued(stream) <= least:
+            if self.engine.queued(stream) <= least:
                 future.set_result(None)
             else:
                 self._drained.append(entry)
@@ -220,9 +226,9 @@ class StreamsConnection(TcpConnection):
 
     def _lose_exchange(self) -> None:
         TcpConnection._lose_exchange(self)
-        for exchange in [*self._exchanges.values()]:
-            exchange.lose()
+        doomed = [*self._exchanges.values()]
         self._exchanges.clear()
+        leave_in_turns(self._site.service.loop, doomed, lose)
 
     # ------------------------------------------------------------------------ deadlines
 
@@ -255,3 +261,25 @@ class StreamsConnection(TcpConnection):
         return min(
             (exchange.look(now) for exchange in [*self._exchanges.values()]), default=now + 60.0
         )
+
+
+def wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def lose(exchange: Exchange | Session) -> None:
+    exchange.lose()
+
+
+def leave_in_turns(
+    loop: asyncio.AbstractEventLoop, those: list[T], leave: Callable[[T], None]
+) -> None:
+    """A connection is gone, with all that wait on it: some now, the others in the loop's next turn.
+
+    Fifty connections with a hundred streams each, given up at once, held all for half a second.
+    """
+    for one in those[:LEAVING]:
+        leave(one)
+    if len(those) > LEAVING:
+        loop.call_soon(leave_in_turns, loop, those[LEAVING:], leave)

@@ -27,7 +27,7 @@ from tidegate.protocol.http2.pushing import Pushing
 from tidegate.protocol.http2.states import Step, after
 from tidegate.protocol.http2.streams import ReadFile, Stream
 
-MOST_SETTINGS = 64  # of one frame that counts as one; nine have a name
+FULL_SETTINGS = 384  # bytes of one frame that count as one: nine settings have a name
 SMALL = 128  # an increment below, or a piece of a block, is as good as none
 _LEAVING = b"tidegate"  # in the PING behind the first GOAWAY
 
@@ -105,8 +105,7 @@ class Control(Pushing):
                 )
             self.unacknowledged = False
             return
-        for _ in range(0, len(payload) + 1, MOST_SETTINGS * settings.ENTRY.size):
-            self._defence.idle_frame()
+        self._defence.idle_frame(1 + len(payload) // FULL_SETTINGS)
         for name, value in settings.read(payload):
             self._apply(name, value)
         self._put(frames.frame(SETTINGS, ACK, 0, b""))

@@ -45,10 +45,10 @@ class Defence:
                 "10.5",
             )
 
-    def idle_frame(self) -> None:
+    def idle_frame(self, cost: int = 1) -> None:
         """A frame that carries nothing; raises ConnectionFault when there were too many."""
         work = self.finished * FRAMES_OF_AN_ANSWER + self.pieces * FRAMES_OF_A_PIECE
-        left = min(self._most_idle, self._idle + work - self._seen_work) - 1
+        left = min(self._most_idle, self._idle + work - self._seen_work) - cost
         self._seen_work = work
         self._idle = left
         if left < 0:

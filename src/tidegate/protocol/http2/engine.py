@@ -38,7 +38,7 @@ from tidegate.protocol.http2.states import CLOSED, HALF_LOCAL, HALF_REMOTE, OPEN
 from tidegate.protocol.http2.streams import ReadFile
 from tidegate.protocol.target import Refusal
 
-SHARE = 64  # events of one call
+SHARE = 32  # events of one call
 HUNGER_BOUND = 256 * 1024  # bytes of answers to a peer that sends and does not read
 _PLAIN = END_HEADERS | END_STREAM
 

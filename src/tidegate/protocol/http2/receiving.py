@@ -32,6 +32,7 @@ from tidegate.types import Header, Headers
 
 BLOCKS = 64  # decoded blocks kept for a connection
 TUNNEL_BOUND = 128 * 1024  # a tunnel carries messages and not uploads
+COSTLY = 512  # bytes of a block, too long when decoded, that cost as much as an idle frame
 REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
 
 
@@ -83,6 +84,7 @@ class Receiving(Sending):
         found = self._decode(block)
         try:
             if decoder.too_long:
+                self._defence.idle_frame(1 + len(block) // COSTLY)
                 size = self._limits.header_size
                 raise Refusal(431, f"the head is larger than {size} bytes", "RFC 6585 5")
             check_count(found, self._limits)
@@ -329,16 +331,25 @@ class Receiving(Sending):
         """By what was taken; and wider, if the application has nothing left to read."""
         opened = inflow.credit
         # half of what the connection has: one application that is behind must not stop them all
-        most = self._receive_size // 2
+        most = max(WINDOW, self._terms.window) // 2
         if inflow.tunnel:
             most = min(most, TUNNEL_BOUND)
         if not inflow.unread and inflow.size < most:
             wider = min(inflow.size, most - inflow.size)
             inflow.size += wider
             opened += wider
+            self._widen_connection(wider)
         self._put(frames.window_update(stream, opened))
         inflow.window += opened
         inflow.credit = 0
+
+    def _widen_connection(self, wider: int) -> None:
+        """As its streams' windows grow, so does the window that they share."""
+        wider = min(wider, self._terms.window - self._receive_size)
+        if wider > 0:
+            self._receive_size += wider
+            self._receive_window += wider
+            self._put(frames.window_update(0, wider))
 
     def reads(self, stream: int) -> bool:
         """Whether the peer may send on a stream."""

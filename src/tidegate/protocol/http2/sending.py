@@ -41,6 +41,7 @@ OUT_BOUND = 128 * 1024  # framed ahead of the kernel by those who answer: beyond
 OUT_SHARE = 512 * 1024  # framed in one `take_output`: what is in the outbox has no priority
 JOIN_BOUND = 64 * 1024  # copying up to here costs less than a second buffer in the system call
 BLOCKS = 64  # encoded heads kept for a connection
+FIRST_WINDOW = 256 * 1024  # of a connection, until an application has kept up with its client
 RESET_MEMORY = 1024  # streams that we have reset, whose frames may be on their way
 
 _END_OF_HEAD = bytes((HEADERS, END_HEADERS))
@@ -70,7 +71,8 @@ class Sending:
         self._reset_by_us: dict[int, None] = {}
         self._schedule = Schedule()
         self._window = WINDOW  # what the connection may send
-        self._receive_size = max(WINDOW, terms.window)  # how far the connection's window opens
+        # how far the connection's window opens
+        self._receive_size = max(WINDOW, min(terms.window, FIRST_WINDOW))
         self._receive_window = WINDOW  # what the peer may still send
         self._credit = 0  # taken of it, not yet given back to the peer
         self._pushes = 0  # streams of ours that are open
