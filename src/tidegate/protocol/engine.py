@@ -8,9 +8,9 @@ engine (`supports_*`), never a test for the version in the layers above.
 `stream` is a request's number: HTTP/1 counts them, HTTP/2 has its own. `send_head` holds the head
 back until the first body (one packet), `take_body` asks for the 100 and opens windows, `send_body`
 returns what nobody has taken yet (behind a window, or in the output), `reset` ends a stream, or the
-connection where there is but one, `stop` says `Connection: close` or GOAWAY. `open_tunnel` is a
-101, or a 200 to an extended CONNECT (RFC 8441): from then on `Body` events and `send_body` carry another
-protocol's bytes, of which it returns those that have come already.
+connection where there is but one, `stop` says `Connection: close` or GOAWAY. `open_tunnel` is
+a 101, or a 200 to an extended CONNECT (RFC 8441): from then on `Body` events and `send_body` carry
+the bytes of another protocol, of which it returns those that have come already.
 """
 
 from __future__ import annotations

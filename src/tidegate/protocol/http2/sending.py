@@ -114,7 +114,7 @@ class Sending:
         block = encoder.encode(answer.fields)
         if encoder.changes != before or len(self._blocks) >= BLOCKS:
             self._blocks.clear()
-        if encoder.changes == before:
+        if encoder.settled:
             self._blocks[answer] = block
         return block
 
