@@ -18,7 +18,7 @@ from tidegate.asgi.scope import name_of
 from tidegate.protocol.engine import FileSlice
 from tidegate.protocol.events import Event, Fault, Request, Reset
 from tidegate.protocol.http2.control import name_of_code
-from tidegate.protocol.http2.engine import Http2Engine
+from tidegate.protocol.http2.engine import SHARE, Http2Engine
 from tidegate.protocol.http2.frames import Code
 from tidegate.serving.site import TURN
 from tidegate.serving.stream_patience import StreamPatience
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEAVING = 8  # of a connection that is gone, applications that learn of it in one turn
+LATE_SHARE = 1  # events of one read, for who comes late in a batch
+TURN_SHARE = 8  # and of what was left, at a turn's end: sixteen connections between two clock reads
 WRITES = 4  # shares of the engine's output that are written in one go
 
 
@@ -73,6 +75,11 @@ class StreamsConnection(TcpConnection):
         return data
 
     # ------------------------------------------------------------------------ reading
+
+    def on_readable(self) -> None:
+        clock = self._clock
+        self.engine.share = SHARE if clock.read() <= clock.now + TURN else LATE_SHARE
+        TcpConnection.on_readable(self)
 
     def _handle(self, events: list[Event]) -> None:
         self.flush_due = True
@@ -129,7 +136,12 @@ class StreamsConnection(TcpConnection):
             self.flush_soon()
 
     def flush(self) -> None:
-        """Write what the engine has, share by share: what is framed has no priority any longer."""
+        """Write what the engine has, share by share: what is framed has no priority any longer.
+
+        With a backlog the kernel is full: it will say when it is not.
+        """
+        if self._outbox.backlog:
+            return
         Writing.flush(self)
         engine = self.engine
         for _ in range(WRITES - 1):
@@ -157,6 +169,15 @@ class StreamsConnection(TcpConnection):
         if not self._phase:
             look = self._clock.now + self._patience.pace(self.engine)
             self.deadline = min(self.deadline, look)
+
+    def on_turn_end(self) -> None:
+        self.engine.share = TURN_SHARE
+        TcpConnection.on_turn_end(self)
+
+    def on_writable(self) -> None:
+        if self._phase is Phase.OPEN and self._outbox.backlog:
+            Writing.flush(self)
+        TcpConnection.on_writable(self)
 
     def drained(self, stream: int, least: int) -> asyncio.Future[None]:
         """Done once no more than `least` bytes of the stream wait, or it is gone."""

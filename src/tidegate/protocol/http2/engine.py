@@ -38,7 +38,7 @@ from tidegate.protocol.http2.states import CLOSED, HALF_LOCAL, HALF_REMOTE, OPEN
 from tidegate.protocol.http2.streams import ReadFile
 from tidegate.protocol.target import Refusal
 
-SHARE = 32  # events of one call
+SHARE = 32  # events of one call, unless the connection has less to give
 HUNGER_BOUND = 256 * 1024  # bytes of answers to a peer that sends and does not read
 _PLAIN = END_HEADERS | END_STREAM
 
@@ -60,6 +60,7 @@ class Http2Engine(Control):
         "_eof",
         "_pieces",
         "_rest",
+        "share",
         "supports_early_hints",
         "supports_trailers",
         "tunnel_status",
@@ -72,6 +73,7 @@ class Http2Engine(Control):
         self.supports_trailers = True
         self.supports_early_hints = True
         self.tunnel_status = 200
+        self.share = SHARE
         self._eof = False
         self._rest = b""  # of a frame that is not whole, or that has to wait
         self._pieces = b""  # a header block in pieces (6.10)
@@ -173,7 +175,7 @@ class Http2Engine(Control):
         """Every whole frame from an offset on; returns what is left."""
         end = len(data)
         unpack = HEAD.unpack_from
-        self.stalled = False
+        self.stalled = self._tired = False
         while end - at >= HEAD_SIZE:
             high, low, kind, flags, number = unpack(data, at)
             size = high << 16 | low
@@ -182,7 +184,7 @@ class Http2Engine(Control):
             begin = at + HEAD_SIZE
             if begin + size > end:
                 break
-            if len(events) >= SHARE:
+            if len(events) >= self.share or self._tired:
                 self.stalled = True
                 break
             at = begin + size

@@ -32,7 +32,8 @@ from tidegate.types import Header, Headers
 
 BLOCKS = 64  # decoded blocks kept for a connection
 TUNNEL_BOUND = 128 * 1024  # a tunnel carries messages and not uploads
-COSTLY = 512  # bytes of a block, too long when decoded, that cost as much as an idle frame
+COSTLY = 512  # bytes of a block, refused when decoded, that cost as much as an idle frame
+LONG_BLOCK = 4096  # a block that is decoded at the cost of a turn's work: 16 KB may take 10 ms
 REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
 
 
@@ -40,7 +41,7 @@ class Receiving(Sending):
     """The last part (engine.py) walks over the frames and knows the connection's own."""
 
     __slots__ = (
-        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities",
+        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities", "_tired",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Receiving(Sending):
         self._heads: dict[bytes, Head] = {}  # by their block
         self._last = 0  # the highest stream of the peer's
         self._leaving = False  # the final GOAWAY is out: streams above `_last` are ignored
+        self._tired = False  # a long block was decoded: the rest waits for its turn
         self._priorities: dict[int, int] = {}  # of streams that are to come (RFC 9218 7.1)
 
     # ------------------------------------------------------------------------ header blocks
@@ -82,15 +84,16 @@ class Receiving(Sending):
         decoder = self._decoder
         before = decoder.changes
         found = self._decode(block)
+        self._tired = len(block) > LONG_BLOCK
         try:
             if decoder.too_long:
-                self._defence.idle_frame(1 + len(block) // COSTLY)
                 size = self._limits.header_size
                 raise Refusal(431, f"the head is larger than {size} bytes", "RFC 6585 5")
             check_count(found, self._limits)
             head = known_heads.of(found)
         except Refusal as refusal:
             self._last = number
+            self._defence.idle_frame(1 + len(block) // COSTLY)
             if self._leaving:
                 self._remember_reset(number)
             else:
