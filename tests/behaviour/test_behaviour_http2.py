@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +183,38 @@ def test_slow_reader_of_one_stream_does_not_stop_the_others(transport: Transport
         assert client.request(target="/large").body == large
         assert len(slow.body) == 65535  # RFC 9113 6.9: not a byte beyond its window
         assert slow.read().body == large
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["length", "no length"])
+def test_file_whose_sending_is_cancelled_is_not_sent_on(
+    transport: Transport, tmp_path: Path, length: bool
+) -> None:
+    """Its descriptor is closed, and may be another file's by then: what waits for a window goes."""
+    path, cancel = tmp_path / "file", Gate()
+    path.write_bytes(b"x" * 1_000_000)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/small":
+            return await answer(send, body=b"ok")
+        await send(start(headers=[(b"content-length", b"1000000")] if length else []))
+        sending = asyncio.create_task(
+            send({"type": "http.response.pathsend", "path": str(path)})  # type: ignore[arg-type]
+        )
+        await cancel.passed()
+        sending.cancel()
+        return None
+
+    with served(app, transport) as (_, client):
+        held = client.begin(target="/file")
+        held.held = True
+        held.wait(lambda: len(held.body) == 65535)
+        cancel.open()
+        held.wait(lambda: held.reset_code is not None)
+        with pytest.raises(IncompleteError) as caught:
+            held.read()
+        assert caught.value.partial == b"x" * 65535
+        assert held.reset_code == ErrorCodes.INTERNAL_ERROR
+        assert client.request(target="/small").body == b"ok"
 
 
 def test_application_that_does_not_read_stops_its_own_stream_alone(transport: Transport) -> None:

@@ -116,7 +116,7 @@ class StreamsConnection(TcpConnection):
         """Start the application on a request, unless it is busy with too many that were reset."""
         exchanges = self._exchanges
         if exchanges and len(exchanges) >= self._site.streams.streams:  # type: ignore[union-attr]
-            self.engine.refuse(request.stream)
+            self.engine.cancel(request.stream, Code.REFUSED_STREAM)  # it may be asked again
             return
         TcpConnection._begin(self, request)
         exchange, self._exchange = self._exchange, None
@@ -224,7 +224,7 @@ class StreamsConnection(TcpConnection):
 
     def abandon(self, stream: int, reason: str) -> None:
         """The stream ends; the others go on."""
-        self.engine.reset(stream, Code.INTERNAL_ERROR)
+        self.engine.cancel(stream, Code.INTERNAL_ERROR)
         if not self.flush_due:
             self.flush_soon()
 
@@ -239,7 +239,7 @@ class StreamsConnection(TcpConnection):
         flag = option.replace("_", "-")
         told = (stream, name_of(client), what, flag)
         self._site.service.log.log(INFO, "Stream %d of %s reset: it %s (--%s)", *told)
-        self.engine.reset(stream, Code.CANCEL)
+        self.engine.cancel(stream, Code.CANCEL)
         if exchange is not None:
             exchange.lose()
         if not self.flush_due:

@@ -159,12 +159,6 @@ class Receiving(Sending):
         self._put(frames.rst_stream(number, Code.REFUSED_STREAM))
         self._defence.reset()
 
-    def refuse(self, stream: int) -> None:
-        """The server is too busy for a request that has just begun; the client may ask again."""
-        to = self._streams.get(stream)
-        if to is not None:
-            self._reset(to, Code.REFUSED_STREAM)
-
     def _refuse_new(
         self, number: int, end: bool, found: Headers, refusal: Refusal, events: list[Event]
     ) -> None:

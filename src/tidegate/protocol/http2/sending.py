@@ -366,7 +366,7 @@ class Sending:
 
     # ------------------------------------------------------------------------ ends of streams
 
-    def reset(self, stream: int, code: Code = Code.INTERNAL_ERROR) -> None:
+    def reset(self, stream: int) -> None:
         """The answer cannot be completed, unless all that was promised of it is there already."""
         to = self._streams.get(stream)
         if to is None:
@@ -374,6 +374,12 @@ class Sending:
         if to.owed == 0 and to.began and to.state is not HALF_LOCAL:
             self._queue(to, b"", True)
         else:
+            self._reset(to, Code.INTERNAL_ERROR)
+
+    def cancel(self, stream: int, code: Code) -> None:
+        """The stream ends now, and what waits in its queue is dropped."""
+        to = self._streams.get(stream)
+        if to is not None:
             self._reset(to, code)
 
     def _reset(self, stream: Stream, code: Code) -> None:
