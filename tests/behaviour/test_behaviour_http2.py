@@ -360,6 +360,18 @@ def test_websockets_and_requests_share_a_connection() -> None:
         assert client.request().body == b"ok"
 
 
+def test_many_websockets_that_say_a_little_at_a_time() -> None:
+    """What each of them keeps to itself of the connection's window may never be all of it."""
+    with served(Echo(), http2_max_streams=48) as (_, client):
+        sockets = []
+        for _ in range(48):
+            stream = client.knock()
+            sockets.append(SocketClient(stream, stream.read_head()))
+        for _ in range(8):  # 8 x 48 x 1000 bytes: more than the window is wide
+            for socket in sockets:
+                assert socket.ask("x" * 1000) == "x" * 1000
+
+
 @pytest.mark.parametrize("how", ["reset", "ended"])
 def test_statement_62_stream_that_ends_without_a_close_is_1006(how: str) -> None:
     app = Echo()

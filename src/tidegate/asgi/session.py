@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 QUEUE_BOUND = 64 * 1024  # bytes of messages decoded ahead of the application
 EACH = 64  # bytes that a message counts more than its content: empty ones take memory too
 SEND_AHEAD = 2 * HIGH_WATER  # a message of 64 KiB shall not need a write of its own
-REPORT = 16 * 1024  # bytes decoded before the HTTP engine is told: a small part of its bound
 CLOSE_WAIT = 10.0  # seconds for the peer to answer our close
 END_WAIT = 5.0  # seconds for the application to answer what came ahead of the peer's close
 
@@ -189,7 +188,7 @@ class Session(Handshaking):
                 break
             told = socket.next()
         decoded = self._held - socket.unread
-        if decoded >= REPORT:
+        if decoded >= self._engine.tunnel_report:
             self._engine.take_body(self.stream, decoded)
             self._held -= decoded
             self._wake_wire()  # which may read on

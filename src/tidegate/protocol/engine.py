@@ -84,6 +84,7 @@ class Engine(Protocol):
     supports_trailers: bool
     supports_early_hints: bool
     tunnel_status: int  # of the answer that opens a tunnel
+    tunnel_report: int  # bytes taken of one that are worth a `take_body`
     ending: Ending
     stalled: bool  # input is buffered that `receive(b"")` may go on with
 

@@ -31,6 +31,7 @@ from tidegate.protocol.target import Refusal, check_body_size
 
 UNREAD_BOUND = 256 * 1024  # body bytes the application may be behind before reading stops
 TUNNEL_BOUND = 128 * 1024  # the same for a tunnel, which carries messages and not uploads
+TUNNEL_REPORT = 16 * 1024  # taken of a tunnel before we are told: a small part of that
 PIPELINE_BOUND = 64 * 1024  # bytes of later requests that wait for their turn
 REMEMBERED_HEAD = 2048  # bytes of a head that is worth remembering
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # the part of HTTP/2's that looks like a head
@@ -80,6 +81,7 @@ class Http1Engine(Answering):
         "supports_push",
         "supports_trailers",
         "switches",
+        "tunnel_report",
     )
 
     def __init__(self, limits: Limits, defaults: Defaults) -> None:
@@ -87,6 +89,7 @@ class Http1Engine(Answering):
         self.supports_trailers = True
         self.supports_early_hints = True
         self.supports_push = False
+        self.tunnel_report = TUNNEL_REPORT
         self.hungry = True
         self.resting = False
         self.stalled = False

@@ -39,6 +39,7 @@ from tidegate.protocol.http2.streams import ReadFile
 from tidegate.protocol.target import Refusal
 
 SHARE = 32  # events of one call, unless the connection has less to give
+REPORT = 1024  # bytes taken of a tunnel that are worth being told of
 HUNGER_BOUND = 256 * 1024  # bytes of answers to a peer that sends and does not read
 _PLAIN = END_HEADERS | END_STREAM
 
@@ -63,6 +64,7 @@ class Http2Engine(Control):
         "share",
         "supports_early_hints",
         "supports_trailers",
+        "tunnel_report",
         "tunnel_status",
     )  # fmt: skip
 
@@ -74,6 +76,9 @@ class Http2Engine(Control):
         self.supports_early_hints = True
         self.tunnel_status = 200
         self.share = SHARE
+        # what all tunnels together keep to themselves is less than the half of the connection's
+        # window at which it is opened again: otherwise it might never be
+        self.tunnel_report = min(REPORT, self._receive_size // (2 * terms.streams)) or 1
         self._eof = False
         self._rest = b""  # of a frame that is not whole, or that has to wait
         self._pieces = b""  # a header block in pieces (6.10)
