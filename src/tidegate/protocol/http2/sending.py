@@ -41,7 +41,7 @@ OUT_BOUND = 128 * 1024  # framed ahead of the kernel by those who answer: beyond
 OUT_SHARE = 512 * 1024  # framed in one `take_output`: what is in the outbox has no priority
 JOIN_BOUND = 64 * 1024  # copying up to here costs less than a second buffer in the system call
 BLOCKS = 64  # encoded heads kept for a connection
-FIRST_WINDOW = 256 * 1024  # of a connection, until an application has kept up with its client
+FIRST_WINDOW = 512 * 1024  # of a connection, until an application has kept up with its client
 RESET_MEMORY = 1024  # streams that we have reset, whose frames may be on their way
 
 _END_OF_HEAD = bytes((HEADERS, END_HEADERS))
@@ -172,34 +172,52 @@ class Sending:
             to.owed = owed - size
         elif owed == NO_BODY:
             return self._send_nothing(to, size, end)
-        answer = to.held
         if (
-            end
-            and answer is not None
-            and 0 < size <= to.window
+            0 < size <= to.window
             and size <= self._window
             and size <= self._peer.frame
             and self._out_size < OUT_BOUND
             and type(data) is bytes
         ):
-            block = self._blocks.get(answer) or self._block(answer)
-            if len(block) <= self._peer.frame and to.state is HALF_REMOTE:
-                # nearly every answer: after(HALF_REMOTE, SEND_END) is CLOSED
-                number = stream.to_bytes(4, "big")
-                self._out += (
-                    len(block).to_bytes(3, "big"), _END_OF_HEAD, number, block,
-                    size.to_bytes(3, "big"), _END_OF_BODY, number, data,
-                )  # fmt: skip
-                self._out_size += len(block) + size + 18
-                self._window -= size
-                self._defence.finished += 1
-                to.state = CLOSED
-                del self._streams[stream]
-                if not self._streams:
-                    self._see_end()
-                return self._out_size
-            self._put_encoded(to, block)
+            answer = to.held
+            if answer is None:
+                queued = to.outflow is not None and to.outflow.queued
+                if to.head.tunnel and not end and not queued:
+                    return self._send_piece(to, data)
+            elif end:
+                block = self._blocks.get(answer) or self._block(answer)
+                if len(block) <= self._peer.frame and to.state is HALF_REMOTE:
+                    return self._send_whole(to, block, data)
+                self._put_encoded(to, block)
         return self._queue(to, data, end)
+
+    def _send_whole(self, stream: Stream, block: bytes, data: bytes) -> int:
+        """Nearly every answer: two frames, behind which HALF_REMOTE is CLOSED."""
+        size = len(data)
+        number = stream.id.to_bytes(4, "big")
+        self._out += (
+            len(block).to_bytes(3, "big"), _END_OF_HEAD, number, block,
+            size.to_bytes(3, "big"), _END_OF_BODY, number, data,
+        )  # fmt: skip
+        self._out_size += len(block) + size + 18
+        self._window -= size
+        self._defence.finished += 1
+        stream.state = CLOSED
+        del self._streams[stream.id]
+        if not self._streams:
+            self._see_end()
+        return self._out_size
+
+    def _send_piece(self, stream: Stream, data: bytes) -> int:
+        """A tunnel's message: a frame of its own, at once."""
+        size = len(data)
+        self._out += (HEAD.pack(size >> 16, size & 0xFFFF, DATA, 0, stream.id), data)
+        self._out_size += size + 9
+        self._window -= size
+        stream.window -= size
+        stream.sent += size
+        self._defence.pieces += 1
+        return self._out_size
 
     def _put_encoded(self, stream: Stream, block: bytes) -> None:
         """A head whose block was made already: it has to leave now."""
