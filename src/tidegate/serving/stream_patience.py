@@ -49,7 +49,7 @@ class StreamPatience(Patience):
         engine: Http2Engine = connection.engine  # type: ignore[assignment]
         engine.rest(now - self._looked)
         self._looked = now
-        looks = [now + LONGEST_LOOK]
+        looks = [now + (PACE_OF_MANY if engine.spent else LONGEST_LOOK)]
         if engine.warned and now >= self._stopped + ROUND_TRIP:
             connection.stop()
         elif engine.warned:

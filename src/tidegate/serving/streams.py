@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from logging import INFO
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from tidegate.asgi.scope import name_of
 from tidegate.protocol.engine import FileSlice
@@ -21,7 +20,7 @@ from tidegate.protocol.http2.control import name_of_code
 from tidegate.protocol.http2.engine import SHARE, Http2Engine
 from tidegate.protocol.http2.frames import Code
 from tidegate.serving.site import TURN
-from tidegate.serving.stream_patience import StreamPatience
+from tidegate.serving.stream_patience import PACE_OF_MANY, StreamPatience
 from tidegate.serving.tcp import TcpConnection
 from tidegate.serving.writing import READING, Phase, Writing
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from tidegate.asgi.exchange import Exchange
     from tidegate.asgi.session import Session
 
-T = TypeVar("T")
 LEAVING = 8  # of a connection that is gone, applications that learn of it in one turn
 LATE_SHARE = 1  # events of one read, for who comes late in a batch
 TURN_SHARE = 8  # and of what was left, at a turn's end: sixteen connections between two clock reads
@@ -159,8 +157,13 @@ class StreamsConnection(TcpConnection):
         self.flush()
         if self._drained and not self._outbox.backlog:
             self._wake_drained()
+            if self.eof and self._drained and not self.engine.more:
+                self.close()  # who has closed its side opens no windows
+                return
         if self.engine.resting and self._watched is READING:
-            self.idle_since = self._clock.now
+            self.idle_since = now = self._clock.now
+            if self.engine.spent and self.deadline > now + PACE_OF_MANY:
+                self.deadline = now + PACE_OF_MANY
         elif not self._phase:
             self._settle()
 
@@ -184,17 +187,16 @@ class StreamsConnection(TcpConnection):
         future = self._site.service.loop.create_future()
         if not self._phase and (self._outbox.backlog or self.engine.queued(stream) > least):
             self._drained.append((future, stream, least))
-            if not self._outbox.backlog and self.engine.more:
+            if not self._outbox.backlog and (self.engine.more or self.eof) and not self.flush_due:
                 self.flush_soon()
         else:
             future.set_result(None)
         return future
 
     def _wake_drained(self) -> None:
-        waiting, self._drained = self._drained, []
         if self._phase:
-            leave_in_turns(self._site.service.loop, [future for future, _, _ in waiting], wake)
-            return
+            return  # `_lose_exchange` sees to it
+        waiting, self._drained = self._drained, []
         for entry in waiting:
             future, stream, least = entry
             if future.done():
@@ -247,9 +249,17 @@ class StreamsConnection(TcpConnection):
 
     def _lose_exchange(self) -> None:
         TcpConnection._lose_exchange(self)
-        doomed = [*self._exchanges.values()]
-        self._exchanges.clear()
-        leave_in_turns(self._site.service.loop, doomed, lose)
+        waiting, self._drained = self._drained, []
+        doomed, self._exchanges = self._exchanges, {}
+        of: dict[int, list[asyncio.Future[None]]] = {}
+        for future, stream, _ in waiting:
+            of.setdefault(stream, []).append(future)
+        leave_in_turns(
+            self._site.service.loop,
+            [(exchange, of.pop(stream, [])) for stream, exchange in doomed.items()],
+        )
+        for futures in of.values():
+            wake(futures)
 
     # ------------------------------------------------------------------------ deadlines
 
@@ -284,23 +294,22 @@ class StreamsConnection(TcpConnection):
         )
 
 
-def wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def lose(exchange: Exchange | Session) -> None:
-    exchange.lose()
+def wake(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 def leave_in_turns(
-    loop: asyncio.AbstractEventLoop, those: list[T], leave: Callable[[T], None]
+    loop: asyncio.AbstractEventLoop,
+    those: list[tuple[Exchange | Session, list[asyncio.Future[None]]]],
 ) -> None:
-    """A connection is gone, with all that wait on it: some now, the others in the loop's next turn.
+    """A connection is gone, with all that wait on it: some learn now, the others in later turns.
 
     Fifty connections with a hundred streams each, given up at once, held all for half a second.
     """
-    for one in those[:LEAVING]:
-        leave(one)
+    for exchange, futures in those[:LEAVING]:
+        exchange.lose()
+        wake(futures)
     if len(those) > LEAVING:
-        loop.call_soon(leave_in_turns, loop, those[LEAVING:], leave)
+        loop.call_soon(leave_in_turns, loop, those[LEAVING:])

@@ -46,7 +46,7 @@ class Life(enum.IntEnum):
 class Control(Pushing):
     """The last part (engine.py) cuts the bytes into frames."""
 
-    __slots__ = ("_life", "unacknowledged")
+    __slots__ = ("_final", "_life", "_stopping", "unacknowledged")
 
     def __init__(
         self, limits: Limits, terms: StreamTerms, defaults: Defaults, read_file: ReadFile
@@ -54,9 +54,12 @@ class Control(Pushing):
         super().__init__(limits, terms, defaults, read_file)
         self.unacknowledged = True  # our SETTINGS
         self._life = Life.PREFACE
+        self._stopping = False  # as soon as it has begun
+        self._final = LARGEST_STREAM  # what the last GOAWAY has named: it never names a higher one
         self._put(settings.announced(terms, limits.header_size))
-        self._put(frames.window_update(0, self._receive_size - WINDOW))
-        self._receive_window = self._receive_size
+        if self._receive_size > WINDOW:
+            self._put(frames.window_update(0, self._receive_size - WINDOW))
+            self._receive_window = self._receive_size
 
     def _receive_priority(
         self, number: int, flags: int, payload: bytes, events: list[Event]
@@ -103,6 +106,8 @@ class Control(Pushing):
                 raise ConnectionFault(
                     Code.FRAME_SIZE_ERROR, "an acknowledgement with settings", "6.5"
                 )
+            if not self.unacknowledged:
+                self._defence.idle_frame()
             self.unacknowledged = False
             return
         self._defence.idle_frame(1 + len(payload) // FULL_SETTINGS)
@@ -200,7 +205,7 @@ class Control(Pushing):
                 Code.FRAME_SIZE_ERROR, "PRIORITY_UPDATE is 4 bytes or more", "RFC 9218 7.1"
             )
         of = int.from_bytes(payload[:4], "big") & LARGEST_STREAM
-        if not of & 1:
+        if not of or (not of & 1 and of > self._last_push):
             raise ConnectionFault(
                 Code.PROTOCOL_ERROR, "a priority for a stream that is not a request", "RFC 9218 7.1"
             )
@@ -213,7 +218,7 @@ class Control(Pushing):
             stream.priority = priority
             if outflow is not None:
                 self._see_schedule(stream, outflow)
-        elif of > self._last:
+        elif of & 1 and of > self._last:
             self._priorities[of] = priority
             if len(self._priorities) + len(self._streams) > self._terms.streams:
                 raise ConnectionFault(
@@ -222,13 +227,16 @@ class Control(Pushing):
 
     def stop(self) -> None:
         """A GOAWAY that names no stream, then, after a round trip or if asked again, the last."""
-        if self._life is Life.OPEN:
+        if self._life < Life.OPEN and self._streams:
+            self._stopping = True  # a request that asked for HTTP/2 goes on, and the preface comes
+        elif self._life is Life.OPEN:
             self._life = Life.WARNED
             self._put(frames.goaway(LARGEST_STREAM, Code.NO_ERROR))
             self._put(frames.frame(PING, 0, 0, _LEAVING))
         elif self._life < Life.LEFT:
             self._life = Life.LEFT
             self._leaving = True
+            self._final = self._last
             self._put(frames.goaway(self._last, Code.NO_ERROR))
             if not self._streams:
                 self._see_end()

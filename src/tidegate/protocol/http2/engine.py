@@ -133,8 +133,8 @@ class Http2Engine(Control):
         """Bytes from the peer; with b"", go on with what is buffered (`stalled`)."""
         events: list[Event] = [*self._promised]
         self._promised.clear()
+        self.stalled = False
         if self._life is Life.OVER:
-            self.stalled = False
             return events
         if self._rest:
             data = self._rest + data
@@ -157,7 +157,13 @@ class Http2Engine(Control):
             asked.method, asked.raw_path, asked.query, asked.path,
         )  # fmt: skip
         head.is_head = head.method == "HEAD"
-        head.headers = tuple([pair for pair in asked.headers if pair[0] not in OF_THE_CONNECTION])
+        head.scheme = b"http"
+        head.headers = tuple(
+            sorted(
+                (pair for pair in asked.headers if pair[0] not in OF_THE_CONNECTION),
+                key=lambda pair: pair[0] != b"host",  # as where it is an :authority, it comes first
+            )
+        )
         try:
             for name, value in settings.read(payload):
                 self._apply(name, value)
@@ -214,6 +220,8 @@ class Http2Engine(Control):
             if kind != SETTINGS or flags & ACK:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS", "3.4")
             self._life = Life.OPEN
+            if self._stopping:
+                self.stop()
         take = _FRAMES.get(kind)
         if take is None:
             self._defence.idle_frame()  # 4.1: unknown types are ignored
@@ -287,7 +295,7 @@ class Http2Engine(Control):
         self._block_of = 0
         self.stalled = False
         debug = f"{fault.reason} ({fault.section})".encode()
-        self._put(frames.goaway(self._last, fault.code, debug))
+        self._put(frames.goaway(min(self._last, self._final), fault.code, debug))
         for stream in [*self._streams.values()]:
             self._drop(stream)
         self.ending = Ending.STAGED
@@ -310,7 +318,6 @@ class Http2Engine(Control):
                     self._drop(stream)
         self._leaving = True
         self._life = Life.OVER
-        self._see_end()
         if not self._streams:
             self.ending = Ending.CLOSE
         return events

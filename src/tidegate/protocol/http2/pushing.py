@@ -68,7 +68,7 @@ def _promise(path: str, headers: list[Header], parent: Stream | None) -> tuple[H
         (b":method", b"GET"),
         (b":scheme", scheme),
         (b":authority", authority),
-        (b":path", path.encode()),
+        (b":path", path.encode("utf-8", "surrogatepass")),
         *headers,
     ]
     try:

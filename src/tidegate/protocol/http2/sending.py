@@ -204,6 +204,10 @@ class Sending:
         self._defence.finished += 1
         stream.state = CLOSED
         del self._streams[stream.id]
+        if stream.inflow is not None:
+            self._give_back(stream.inflow.unread)
+        if not stream.id & 1:
+            self._pushes -= 1
         if not self._streams:
             self._see_end()
         return self._out_size
