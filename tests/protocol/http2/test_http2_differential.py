@@ -157,7 +157,6 @@ BOTH_END = {
 OTHER_CODE = {
     "goaway of a wrong size": Code.FRAME_SIZE_ERROR,  # 4.2
     "window of a wrong size": Code.FRAME_SIZE_ERROR,  # 6.9
-    "a lower stream": Code.STREAM_CLOSED,  # 5.1.1: the higher one has closed it
     "a broken block": Code.COMPRESSION_ERROR,  # 4.3
     "an index of nothing": Code.COMPRESSION_ERROR,
     "a large table": Code.COMPRESSION_ERROR,

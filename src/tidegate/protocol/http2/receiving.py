@@ -33,6 +33,7 @@ from tidegate.types import Header, Headers
 BLOCKS = 64  # decoded blocks kept for a connection
 TUNNEL_BOUND = 128 * 1024  # a tunnel carries messages and not uploads
 COSTLY = 512  # bytes of a block, refused when decoded, that cost as much as an idle frame
+SKIPPED = 64  # gaps between streams that are remembered
 LONG_BLOCK = 4096  # a block that is decoded at the cost of a turn's work: 16 KB may take 10 ms
 REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
 
@@ -41,7 +42,8 @@ class Receiving(Sending):
     """The last part (engine.py) walks over the frames and knows the connection's own."""
 
     __slots__ = (
-        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities", "_tired",
+        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities", "_skipped",
+        "_tired",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,7 @@ class Receiving(Sending):
         self._heads: dict[bytes, Head] = {}  # by their block
         self._last = 0  # the highest stream of the peer's
         self._leaving = False  # the final GOAWAY is out: streams above `_last` are ignored
+        self._skipped: list[range] = []  # streams that were passed over
         self._tired = False  # a long block was decoded: the rest waits for its turn
         self._priorities: dict[int, int] = {}  # of streams that are to come (RFC 9218 7.1)
 
@@ -112,6 +115,8 @@ class Receiving(Sending):
         self._begin(number, head, end, events)
 
     def _begin(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
+        if number != self._last + 2:
+            self._skip(number)
         self._last = number
         if self._leaving:
             self._remember_reset(number)  # 6.8: ignored, it will be asked for again, elsewhere
@@ -129,6 +134,12 @@ class Receiving(Sending):
             events.append(Request(number, head, True))
         else:
             self._begin_body(number, head, end, events)
+
+    def _skip(self, number: int) -> None:
+        """The streams in between will never be (5.1.1)."""
+        first = self._last + 2 if self._last else 1
+        if number > first and len(self._skipped) < SKIPPED:
+            self._skipped.append(range(first, number, 2))
 
     def _begin_body(self, number: int, head: Head, end: bool, events: list[Event]) -> None:
         """A request with a body, or a tunnel."""
@@ -183,10 +194,12 @@ class Receiving(Sending):
             self._reset(stream, Code.CANCEL)
             events.append(Reset(number, reason, final=True))
             return
-        # whose fields were too long to be kept may be a HEAD, whose answer has no body
-        text = (
-            b"" if refusal.status == 431 else f"{refusal.status}: {reason} ({section})\n".encode()
-        )
+        if stream.inflow is not None:  # what still comes of it is nobody's
+            self._give_back(stream.inflow.unread)
+            stream.inflow = None
+        text = f"{refusal.status}: {reason} ({section})\n".encode()
+        if refusal.status == 431:
+            text = b""  # fields that were too long to be kept may be those of a HEAD
         told = (b"content-type", b"text/plain; charset=utf-8")
         self.send_head(number, refusal.status, (told, (b"content-length", b"%d" % len(text))))
         self.send_body(number, text, True)
@@ -206,7 +219,8 @@ class Receiving(Sending):
 
     def _for_closed(self, number: int, kind: str) -> None:
         """A frame for a stream that is not open; raises ConnectionFault unless it may be (5.1)."""
-        if number > self._last or not number & 1:
+        skipped = any(number in numbers for numbers in self._skipped)
+        if number > self._last or not number & 1 or skipped:
             raise ConnectionFault(
                 Code.PROTOCOL_ERROR, f"{kind} for a stream that has not begun", "5.1"
             )
