@@ -273,7 +273,7 @@ def test_after_a_pause_of_ours_the_grace_begins_anew():
 def test_a_window_counts_neither_the_time_nor_the_bytes_before_our_pause(came, given_up):
     told = []
     connection = SimpleNamespace(
-        backlog=0,
+        unsent=0,
         begun=1,
         received=0,
         reading=True,

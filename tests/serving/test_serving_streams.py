@@ -152,13 +152,26 @@ def test_a_body_at_the_least_rate_is_taken_however_long_it_is():
 
 
 def test_one_slow_body_beside_a_quick_one():
+    """A client may send its bodies one after the other, over a line that has room for one."""
     with station(reader, min_body_rate=240, grace_body=5) as server:
         client = Client(server).send(post(1), post(3))
         server.advance(15, lambda: client.send(data(3, bytes(500))))
-        assert client.reset(1) == Code.CANCEL
-        assert client.reset(3) is None
+        assert client.reset(1) is None
         client.send(data(3, b"", end=True))
         server.until(lambda: client.ended(3))
+        server.advance(12)
+        assert client.reset(1) == Code.CANCEL
+
+
+def test_the_rest_of_a_body_that_nobody_reads():
+    with station(ok, timeout_linger=2) as server:
+        client = Client(server).send(post(1), data(1, b"x"))
+        server.until(lambda: client.ended(1))
+        assert client.reset(1) is None
+        server.advance(5)
+        assert client.reset(1) == Code.NO_ERROR
+        assert client.served(3)
+        assert server.fired == {}
 
 
 def test_an_application_that_does_not_read_is_not_the_clients_fault():
@@ -261,7 +274,7 @@ def test_a_peer_that_does_not_read_is_given_up_as_one():
     with station(endless, min_send_rate=240, grace_send=10) as server:
         client = Client(server, (INITIAL_WINDOW, LARGEST))
         client.send(window_update(0, LARGEST - 65535), get(1))
-        server.until(lambda: client.peer.connection.backlog > 0)
+        server.until(lambda: client.peer.connection.unsent > 0)
         server.advance(12)
         assert not client.alive
         assert server.fired == {"min_send_rate": 1}

@@ -14,7 +14,7 @@ from typing import Any
 
 import hpack
 from hyperframe import frame as hf
-from tests.support.http2_frames import PREFACE, WINDOW, Fields, settings
+from tests.support.http2_frames import PREFACE, WINDOW, Code, Fields, settings
 
 from tidegate.protocol.engine import Ending, FileSlice, Limits, StreamTerms
 from tidegate.protocol.events import Body, Event, Fault, Request, Reset
@@ -320,6 +320,12 @@ class Drive:
         engine = self.engine
         assert engine._receive_window >= 0
         return engine._receive_window + engine._credit
+
+    def give_up_rests(self) -> Drive:
+        """What the patience of a connection does with bodies that nobody reads, after a while."""
+        for number in [*self.engine.lingering]:
+            self.engine.cancel(number, Code.NO_ERROR)
+        return self.take()
 
     def assert_empty(self) -> None:
         """Nothing of any stream is left in the engine's tables, and all credit is given back."""

@@ -56,7 +56,7 @@ def http_scope(origin: Origin, engine: Engine, request: Request) -> dict[str, An
         }
     else:
         extensions = {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
-    if engine.supports_push:
+    if engine.supports_push and request.stream & 1:  # a promised one, which has none, is even
         extensions["http.response.push"] = {}
     if head.trailers and engine.supports_trailers:
         extensions["http.response.trailers"] = {}

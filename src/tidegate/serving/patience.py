@@ -84,7 +84,7 @@ class Patience:
     def check(self, now: float, connection: TcpConnection) -> float:
         """Give up what is overdue; returns when to look again."""
         looks = [now + LONGEST_LOOK]
-        if connection.backlog and self._terms.send_rate:
+        if connection.unsent and self._terms.send_rate:
             looks.append(self._check_sending(now, connection))
         waiting = connection.engine.waiting
         if waiting is Waiting.IDLE:
@@ -106,7 +106,7 @@ class Patience:
             until, option = connection.idle_since + self._terms.keep_alive, "timeout_keep_alive"
         else:
             until, option = self._opened + self._terms.head, "timeout_head"
-        if now >= until and not connection.backlog:
+        if now >= until and not connection.unsent:
             connection.give_up_idle(option)
         return max(until, now)
 

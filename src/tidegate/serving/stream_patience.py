@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidegate.protocol.engine import Waiting
+from tidegate.protocol.engine import Ending, Waiting
 from tidegate.protocol.http2.engine import Http2Engine, Wait
 from tidegate.serving.patience import LONGEST_LOOK, Patience
 from tidegate.serving.site import Terms
@@ -27,17 +27,18 @@ PACE_OF_MANY = 1.0  # and while a budget is being spent, which is filled again b
 class StreamPatience(Patience):
     """See the module. `_marks`: for each waiting stream, for what, since when and from where."""
 
-    __slots__ = ("_looked", "_marks", "_stopped")
+    __slots__ = ("_looked", "_marks", "_received", "_stopped")
 
     def __init__(self, terms: Terms, now: float) -> None:
         super().__init__(terms, now)
         self._marks: dict[int, tuple[Wait, float, int]] = {}
         self._looked = now
         self._stopped = 0.0
+        self._received = 0  # bytes, when the acknowledgement of our settings was looked for
 
     def pace(self, engine: Http2Engine) -> float:
         """Seconds until the next look at a connection in use."""
-        return PACE_OF_MANY if engine.spent else PACE
+        return PACE_OF_MANY if engine.spent or engine.lingering else PACE
 
     def on_stop(self, now: float) -> float:
         """The first GOAWAY is out; returns when the final one has to follow."""
@@ -54,7 +55,7 @@ class StreamPatience(Patience):
             connection.stop()
         elif engine.warned:
             looks.append(self._stopped + ROUND_TRIP)
-        if connection.backlog and self._terms.send_rate:
+        if connection.unsent and self._terms.send_rate:
             looks.append(self._check_sending(now, connection))
         waiting = engine.waiting
         if waiting is Waiting.HEAD:
@@ -62,7 +63,10 @@ class StreamPatience(Patience):
             if now >= due and connection.reading:
                 connection.give_up_request("timeout_head")
             looks.append(due)
-        elif engine.unacknowledged:
+        elif engine.unacknowledged and engine.ending is Ending.NO:
+            if waiting is Waiting.NOTHING and connection.received != self._received:
+                # it sends, and may not read before it has sent all: that is no reason to end it
+                self._received, self._opened = connection.received, now
             due = self._opened + self._terms.head
             if now >= due:
                 connection.give_up_request("timeout_head")
@@ -84,7 +88,7 @@ class StreamPatience(Patience):
             if kind is not wait or not grace:
                 kind, since, begun = wait, now, count
             if now - since >= grace:
-                if count - begun < rate * (now - since) or wait is Wait.END:
+                if count - begun < rate * (now - since) or wait in (Wait.END, Wait.REST):
                     _give_up(connection, stream, wait)
                     continue
                 since, begun = now, count
@@ -95,12 +99,10 @@ class StreamPatience(Patience):
     def _grace(self, wait: Wait, connection: StreamsConnection) -> tuple[float, float]:
         """How long it may take, and how fast it has to be after that; 0: no matter."""
         terms = self._terms
-        if wait is Wait.END:
+        if wait is Wait.END or wait is Wait.REST:
             return terms.linger, 0.0
         if wait is Wait.BODY:
             return (terms.body_grace, terms.body_rate) if connection.reading else (0.0, 0.0)
-        if connection.backlog:
-            return 0.0, 0.0  # it is the connection that does not read, and is seen to as one
         return terms.send_grace, terms.send_rate
 
 
@@ -109,5 +111,7 @@ def _give_up(connection: StreamsConnection, stream: int, wait: Wait) -> None:
         connection.give_up_peer(stream, "min_body_rate", "sends its body too slowly")
     elif wait is Wait.WINDOW:
         connection.give_up_peer(stream, "min_send_rate", "opens its window too slowly")
-    else:
+    elif wait is Wait.END:
         connection.give_up_peer(stream, "timeout_linger", "does not end its side")
+    else:
+        connection.give_up_rest(stream)

@@ -82,6 +82,8 @@ class StreamsConnection(TcpConnection):
     def _handle(self, events: list[Event]) -> None:
         self.flush_due = True
         for event in events:
+            if self._phase:
+                return  # an application has ended it
             if type(event) is Request:
                 self._begin(event)
             else:
@@ -118,8 +120,10 @@ class StreamsConnection(TcpConnection):
             return
         TcpConnection._begin(self, request)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchanges[request.stream] = exchange
+        if exchange is not None and (exchange.task is not None or exchange.closing):
+            self._exchanges[request.stream] = exchange
+            if self._phase:
+                self._lose_exchange()
 
     def on_end(self, exchange: Exchange | Session) -> None:
         self._site.floor.end(exchange)
@@ -133,6 +137,11 @@ class StreamsConnection(TcpConnection):
         if not self.flush_due:
             self.flush_soon()
 
+    @property
+    def backlog(self) -> int:
+        """Nothing: a stream waits for its own queue, and the outbox is a share at most."""
+        return 0
+
     def flush(self) -> None:
         """Write what the engine has, share by share: what is framed has no priority any longer.
 
@@ -142,6 +151,8 @@ class StreamsConnection(TcpConnection):
             return
         Writing.flush(self)
         engine = self.engine
+        if engine.lost:
+            self._lose_streams()
         for _ in range(WRITES - 1):
             if not engine.more or self._outbox.backlog or self._phase:
                 return
@@ -151,15 +162,25 @@ class StreamsConnection(TcpConnection):
         if engine.more and not self._outbox.backlog and not self._phase:
             self.flush_soon()
 
+    def _lose_streams(self) -> None:
+        """Files have failed, and their streams with them."""
+        lost, self.engine.lost = self.engine.lost, []
+        for stream in lost:
+            exchange = self._exchanges.get(stream)
+            if exchange is not None:
+                exchange.lose()
+        if not self.flush_due:
+            self.flush_soon()
+
     def on_batch_end(self) -> None:
         """Write what the turn has brought; a stream's end may be what its application waits for."""
         self.flush_due = False
         self.flush()
-        if self._drained and not self._outbox.backlog:
+        if self.eof:
+            for stream in self.engine.stuck():  # who has closed its side opens no windows
+                self.abandon(stream, "")
+        if self._drained:
             self._wake_drained()
-            if self.eof and self._drained and not self.engine.more:
-                self.close()  # who has closed its side opens no windows
-                return
         if self.engine.resting and self._watched is READING:
             self.idle_since = now = self._clock.now
             if self.engine.spent and self.deadline > now + PACE_OF_MANY:
@@ -168,6 +189,8 @@ class StreamsConnection(TcpConnection):
             self._settle()
 
     def _settle(self) -> None:
+        if self._drained:
+            self._wake_drained()
         TcpConnection._settle(self)
         if not self._phase:
             look = self._clock.now + self._patience.pace(self.engine)
@@ -185,7 +208,7 @@ class StreamsConnection(TcpConnection):
     def drained(self, stream: int, least: int) -> asyncio.Future[None]:
         """Done once no more than `least` bytes of the stream wait, or it is gone."""
         future = self._site.service.loop.create_future()
-        if not self._phase and (self._outbox.backlog or self.engine.queued(stream) > least):
+        if not self._phase and self.engine.queued(stream) > least:
             self._drained.append((future, stream, least))
             if not self._outbox.backlog and (self.engine.more or self.eof) and not self.flush_due:
                 self.flush_soon()
@@ -227,6 +250,15 @@ class StreamsConnection(TcpConnection):
     def abandon(self, stream: int, reason: str) -> None:
         """The stream ends; the others go on."""
         self.engine.cancel(stream, Code.INTERNAL_ERROR)
+        exchange = self._exchanges.get(stream)
+        if exchange is not None:
+            exchange.lose()
+        if not self.flush_due:
+            self.flush_soon()
+
+    def give_up_rest(self, stream: int) -> None:
+        """The client has had its answer, and has not ended the body that nobody reads (8.1)."""
+        self.engine.cancel(stream, Code.NO_ERROR)
         if not self.flush_due:
             self.flush_soon()
 

@@ -209,6 +209,8 @@ class TcpConnection(Writing):
             if self._outbox.backlog:
                 return
             for event in engine.receive(b""):
+                if self._phase:
+                    return
                 if type(event) is Request:
                     self._begin(event)
                 else:

@@ -39,6 +39,8 @@ def upgrade(
         if settings is not None:
             rest = connection.engine.open_tunnel(request.stream, H2C, ())
             connection.flush()
+            if connection.gone:
+                return None
             connection.carry_streams().go_on(request, settings, rest)
             return None
     scope = http_scope(origin, connection.engine, request)

@@ -70,6 +70,15 @@ class Writing:
         return self._outbox.backlog
 
     @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return self._outbox.backlog
+
+    @property
+    def gone(self) -> bool:
+        return self._phase is Phase.CLOSED
+
+    @property
     def taken(self) -> int:
         return self._outbox.taken()
 

@@ -6,6 +6,7 @@ Strategy: each method takes one type of frame and knows its section; engine.py h
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 from tidegate.protocol.engine import Limits, StreamTerms
 from tidegate.protocol.events import Event, Reset
@@ -24,11 +25,11 @@ from tidegate.protocol.http2.frames import (
 )
 from tidegate.protocol.http2.priority import DEFAULT, read_priority
 from tidegate.protocol.http2.pushing import Pushing
+from tidegate.protocol.http2.receiving import SMALL
 from tidegate.protocol.http2.states import Step, after
 from tidegate.protocol.http2.streams import ReadFile, Stream
 
 FULL_SETTINGS = 384  # bytes of one frame that count as one: nine settings have a name
-SMALL = 128  # an increment below, or a piece of a block, is as good as none
 _LEAVING = b"tidegate"  # in the PING behind the first GOAWAY
 
 
@@ -111,23 +112,29 @@ class Control(Pushing):
             self.unacknowledged = False
             return
         self._defence.idle_frame(1 + len(payload) // FULL_SETTINGS)
-        for name, value in settings.read(payload):
-            self._apply(name, value)
+        self._apply(settings.read(payload))
         self._put(frames.frame(SETTINGS, ACK, 0, b""))
 
-    def _apply(self, name: int, value: int) -> None:
+    def _apply(self, told: Iterable[tuple[int, int]]) -> None:
+        """What was said several times in one frame holds as it was said last (6.5)."""
+        values: dict[int, int] = {}
+        table = self._peer.table
+        for name, value in told:
+            values[name] = value
+            if name == settings.HEADER_TABLE_SIZE:
+                table = min(table, value)
         peer = self._peer
-        if name == settings.HEADER_TABLE_SIZE:
-            self._encoder.resize(value)
+        peer.push = bool(values.get(settings.ENABLE_PUSH, peer.push))
+        peer.pushes = values.get(settings.MAX_CONCURRENT_STREAMS, peer.pushes)
+        peer.frame = values.get(settings.MAX_FRAME_SIZE, peer.frame)
+        if settings.HEADER_TABLE_SIZE in values:
+            peer.table = values[settings.HEADER_TABLE_SIZE]
+            self._encoder.resize(table)  # RFC 7541 4.2: the smallest on the way counts
+            self._encoder.resize(peer.table)
             self._blocks.clear()
-        elif name == settings.ENABLE_PUSH:
-            peer.push = bool(value)
-        elif name == settings.MAX_CONCURRENT_STREAMS:
-            peer.pushes = value
-        elif name == settings.MAX_FRAME_SIZE:
-            peer.frame = value
-        elif name == settings.INITIAL_WINDOW_SIZE:
-            change, peer.window = value - peer.window, value
+        if settings.INITIAL_WINDOW_SIZE in values:
+            window = values[settings.INITIAL_WINDOW_SIZE]
+            change, peer.window = window - peer.window, window
             for stream in [*self._streams.values()]:
                 self._widen(stream, change, ConnectionFault)
 

@@ -16,7 +16,7 @@ from tidegate.protocol.engine import Ending, Limits, StreamTerms, Waiting
 from tidegate.protocol.events import Event, Fault, RequestHead, Reset
 from tidegate.protocol.headers import Defaults
 from tidegate.protocol.http2 import frames, settings
-from tidegate.protocol.http2.control import SMALL, Control, Life
+from tidegate.protocol.http2.control import Control, Life
 from tidegate.protocol.http2.frames import (
     ACK,
     END_HEADERS,
@@ -29,13 +29,15 @@ from tidegate.protocol.http2.frames import (
     MAX_FRAME,
     PREFACE,
     SETTINGS,
+    WINDOW,
     Code,
     ConnectionFault,
     StreamFault,
 )
 from tidegate.protocol.http2.head import OF_THE_CONNECTION, Head
+from tidegate.protocol.http2.receiving import SMALL
 from tidegate.protocol.http2.states import CLOSED, HALF_LOCAL, HALF_REMOTE, OPEN, Step, after
-from tidegate.protocol.http2.streams import ReadFile
+from tidegate.protocol.http2.streams import Inflow, ReadFile
 from tidegate.protocol.target import Refusal
 
 SHARE = 32  # events of one call, unless the connection has less to give
@@ -50,6 +52,7 @@ class Wait(enum.Enum):
     BODY = enum.auto()
     WINDOW = enum.auto()
     END = enum.auto()  # of a tunnel that we have ended
+    REST = enum.auto()  # of a body that nobody reads
 
 
 class Http2Engine(Control):
@@ -108,15 +111,27 @@ class Http2Engine(Control):
         return not self.stalled and self._out_size < HUNGER_BOUND
 
     def waits(self) -> Iterator[tuple[int, Wait, int]]:
-        """The streams that wait for the peer: for what, and how many bytes have passed so far."""
+        """The streams that wait for the peer: for what, and how many bytes have passed so far.
+
+        A client may send its bodies one after the other, or have us send so: there the bytes of all
+        streams count. Only a stream whose own window is shut is measured by itself.
+        """
         for stream in self._streams.values():
             inflow, outflow = stream.inflow, stream.outflow
             if stream.state is HALF_LOCAL:
-                yield stream.id, Wait.END, 0
+                yield stream.id, Wait.END if stream.head.tunnel else Wait.REST, 0
             elif outflow is not None and outflow.queued:
-                yield stream.id, Wait.WINDOW, stream.sent
-            elif stream.state is OPEN and inflow is not None and inflow.awaited:
-                yield stream.id, Wait.BODY, inflow.received
+                if stream.window <= 0:
+                    yield stream.id, Wait.WINDOW, stream.sent
+                elif self._window <= 0:
+                    yield stream.id, Wait.WINDOW, self._sent
+            elif stream.state is OPEN and inflow is not None and self._awaits(inflow):
+                yield stream.id, Wait.BODY, self._received
+
+    def _awaits(self, inflow: Inflow) -> bool:
+        """The peer may send of a body, and owes it."""
+        allowed = inflow.window > 0 and self._receive_window > 0
+        return allowed and not inflow.continues and not inflow.tunnel
 
     @property
     def spent(self) -> bool:
@@ -165,11 +180,11 @@ class Http2Engine(Control):
             )
         )
         try:
-            for name, value in settings.read(payload):
-                self._apply(name, value)
+            self._apply(settings.read(payload))
         except ConnectionFault as fault:
             self._fail(fault, events)
         else:
+            self._window = 0  # what came with the 101 would have to fit a client's first buffer
             self._begin(1, head, True, events)
         return events
 
@@ -177,6 +192,7 @@ class Http2Engine(Control):
         """Where the frames begin; -1 while it is not known (3.4)."""
         if data.startswith(PREFACE):
             self._life = Life.GREETED
+            self._window = WINDOW
             return len(PREFACE)
         if PREFACE.startswith(data):
             return -1
@@ -325,6 +341,8 @@ class Http2Engine(Control):
     def receive_timeout(self) -> list[Event]:
         """What the peer owes the connection did not come in time."""
         events: list[Event] = []
+        if self._life is Life.OVER:
+            return events
         if self.unacknowledged and not self._block_of and not self._rest:
             reason = "SETTINGS were not acknowledged in time"
             self._fail(ConnectionFault(Code.SETTINGS_TIMEOUT, reason, "6.5.3"), events)

@@ -221,3 +221,12 @@ def check_count(fields: Headers, limits: Limits) -> None:
     """Raises Refusal."""
     if len(fields) > limits.header_count:
         raise Refusal(431, f"more than {limits.header_count} fields", "RFC 6585 5")
+
+
+def check_target(head: Head, limits: Limits) -> None:
+    """The bound on a request line holds for what stands in it; raises Refusal."""
+    size = len(head.method) + len(head.raw_path) + len(head.query)
+    if size > limits.request_line:
+        raise Refusal(
+            414, f"the request line is longer than {limits.request_line} bytes", "RFC 9110 15.5.15"
+        )

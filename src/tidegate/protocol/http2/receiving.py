@@ -22,7 +22,13 @@ from tidegate.protocol.http2.frames import (
     ConnectionFault,
     StreamFault,
 )
-from tidegate.protocol.http2.head import Head, check_count, check_trailers, known_heads
+from tidegate.protocol.http2.head import (
+    Head,
+    check_count,
+    check_target,
+    check_trailers,
+    known_heads,
+)
 from tidegate.protocol.http2.hpack.decoder import Decoder, HpackError
 from tidegate.protocol.http2.sending import Sending
 from tidegate.protocol.http2.states import CLOSED, HALF_REMOTE, OPEN, Step, after
@@ -33,6 +39,7 @@ from tidegate.types import Header, Headers
 BLOCKS = 64  # decoded blocks kept for a connection
 TUNNEL_BOUND = 128 * 1024  # a tunnel carries messages and not uploads
 COSTLY = 512  # bytes of a block, refused when decoded, that cost as much as an idle frame
+SMALL = 128  # a piece of a body or a block, an increment: below, it is as good as none
 SKIPPED = 64  # gaps between streams that are remembered
 LONG_BLOCK = 4096  # a block that is decoded at the cost of a turn's work: 16 KB may take 10 ms
 REMEMBERED_BLOCK = 1024  # bytes of a block that is worth remembering
@@ -42,7 +49,8 @@ class Receiving(Sending):
     """The last part (engine.py) walks over the frames and knows the connection's own."""
 
     __slots__ = (
-        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities", "_skipped",
+        "_decoder", "_heads", "_last", "_leaving", "_limits", "_priorities", "_received",
+        "_skipped",
         "_tired",
     )  # fmt: skip
 
@@ -55,6 +63,7 @@ class Receiving(Sending):
         self._heads: dict[bytes, Head] = {}  # by their block
         self._last = 0  # the highest stream of the peer's
         self._leaving = False  # the final GOAWAY is out: streams above `_last` are ignored
+        self._received = 0  # bytes of all bodies
         self._skipped: list[range] = []  # streams that were passed over
         self._tired = False  # a long block was decoded: the rest waits for its turn
         self._priorities: dict[int, int] = {}  # of streams that are to come (RFC 9218 7.1)
@@ -74,9 +83,11 @@ class Receiving(Sending):
                 self._begin(number, head, end, events)
         else:
             self._decode(block)
+            self._defence.idle_frame(1 + len(block) // COSTLY)
             self._for_closed(number, "HEADERS")
 
     def _decode(self, block: bytes) -> Headers:
+        self._tired = len(block) > LONG_BLOCK
         try:
             return self._decoder.decode(block)
         except HpackError as error:
@@ -87,13 +98,13 @@ class Receiving(Sending):
         decoder = self._decoder
         before = decoder.changes
         found = self._decode(block)
-        self._tired = len(block) > LONG_BLOCK
         try:
             if decoder.too_long:
                 size = self._limits.header_size
                 raise Refusal(431, f"the head is larger than {size} bytes", "RFC 6585 5")
             check_count(found, self._limits)
             head = known_heads.of(found)
+            check_target(head, self._limits)
         except Refusal as refusal:
             self._last = number
             self._defence.idle_frame(1 + len(block) // COSTLY)
@@ -196,7 +207,8 @@ class Receiving(Sending):
             return
         if stream.inflow is not None:  # what still comes of it is nobody's
             self._give_back(stream.inflow.unread)
-            stream.inflow = None
+            stream.inflow.unread = 0
+            stream.inflow.discard = True
         text = f"{refusal.status}: {reason} ({section})\n".encode()
         if refusal.status == 431:
             text = b""  # fields that were too long to be kept may be those of a HEAD
@@ -243,6 +255,8 @@ class Receiving(Sending):
         if stream is None:
             self._give_back(size)
             self._for_closed(number, "DATA")
+            if size < SMALL:
+                self._defence.idle_frame()
             return
         inflow = stream.inflow
         if inflow is None or stream.state is HALF_REMOTE:
@@ -267,14 +281,15 @@ class Receiving(Sending):
         if inflow.window < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than the stream's window", "6.9.1")
         inflow.received += len(data)
+        self._received += len(data)
         inflow.continues = False
-        if inflow.expected >= 0:
+        if inflow.expected >= 0 and not inflow.discard:
             inflow.expected -= len(data)
             if inflow.expected < 0:
                 raise StreamFault(
                     Code.PROTOCOL_ERROR, "more body than Content-Length says", "8.1.1"
                 )
-        if not stream.head.tunnel:
+        if not stream.head.tunnel and not inflow.discard:
             check_body_size(inflow.received, self._limits)
 
     def _deliver(
@@ -284,7 +299,10 @@ class Receiving(Sending):
             self._defence.pieces += 1
         elif not end:
             self._defence.idle_frame()
-        if inflow.early is not None:
+        if inflow.discard:
+            self._give_back(len(data))
+            inflow.unread -= len(data)
+        elif inflow.early is not None:
             if data:
                 inflow.early.append(data)
         elif stream.head.tunnel:
@@ -306,10 +324,13 @@ class Receiving(Sending):
 
     def _end_request(self, stream: Stream, events: list[Event]) -> None:
         """END_STREAM without a piece of body."""
-        if stream.inflow is not None:
-            self._check_length(stream.inflow)
+        inflow = stream.inflow
+        if inflow is not None and not inflow.discard:
+            self._check_length(inflow)
         stream.state = after(stream.state, Step.RECEIVE_END)
-        if not stream.head.tunnel:
+        if inflow is not None and inflow.discard:
+            pass
+        elif not stream.head.tunnel:
             events.append(Body(stream.id, b"", True))
         else:
             events.append(Reset(stream.id, "the client closed its side"))
@@ -365,7 +386,8 @@ class Receiving(Sending):
     def reads(self, stream: int) -> bool:
         """Whether the peer may send on a stream."""
         to = self._streams.get(stream)
-        return to is None or to.inflow is None or to.inflow.window > 0
+        inflow = None if to is None else to.inflow
+        return inflow is None or (inflow.window > 0 and self._receive_window > 0)
 
     # ------------------------------------------------------------------------ tunnels
 

@@ -54,7 +54,7 @@ class Sending:
     __slots__ = (
         "_answers", "_blocks", "_credit", "_defaults", "_defence", "_encoder", "_out", "_out_size",
         "_peer", "_pushes", "_read_file", "_receive_size", "_receive_window", "_reset_by_us",
-        "_schedule", "_streams", "_terms", "_window", "ending",
+        "_schedule", "_sent", "_streams", "_terms", "_window", "ending", "lingering", "lost",
     )  # fmt: skip
 
     def __init__(self, terms: StreamTerms, defaults: Defaults, read_file: ReadFile) -> None:
@@ -75,6 +75,9 @@ class Sending:
         self._receive_size = max(WINDOW, min(terms.window, FIRST_WINDOW))
         self._receive_window = WINDOW  # what the peer may still send
         self._credit = 0  # taken of it, not yet given back to the peer
+        self._sent = 0  # bytes of all bodies that had to wait, or belong to tunnels
+        self.lingering: set[int] = set()  # streams that we have ended and the peer has not
+        self.lost: list[int] = []  # streams that were reset while their output was taken
         self._pushes = 0  # streams of ours that are open
         self._out: list[Output] = []
         self._out_size = 0
@@ -220,6 +223,7 @@ class Sending:
         self._window -= size
         stream.window -= size
         stream.sent += size
+        self._sent += size
         self._defence.pieces += 1
         return self._out_size
 
@@ -301,9 +305,20 @@ class Sending:
         stream.state = after(stream.state, Step.SEND_END)
         if stream.state is CLOSED:
             self._drop(stream)
-        elif not stream.head.tunnel:
-            # 8.1: the answer is whole, and nobody will read the rest of the request
-            self._reset(stream, Code.NO_ERROR)
+        else:
+            self._discard(stream)
+
+    def _discard(self, stream: Stream) -> None:
+        """The answer is whole, and nobody will read the rest of the request.
+
+        8.1 allows a reset at once, but some clients forget the answer over it: it comes later.
+        """
+        self.lingering.add(stream.id)
+        inflow = stream.inflow
+        if inflow is not None and not stream.head.tunnel:
+            inflow.discard = True
+            self._give_back(inflow.unread)
+            inflow.unread = 0
 
     # ------------------------------------------------------------------------ turns
 
@@ -334,6 +349,7 @@ class Sending:
                 self._send_frame(stream, outflow)
             except FileCut:
                 self._reset(stream, Code.INTERNAL_ERROR)
+                self.lost.append(stream.id)
 
     def _send_frame(self, stream: Stream, outflow: Outflow) -> None:
         pieces, size = outflow.take(
@@ -342,6 +358,7 @@ class Sending:
         self._window -= size
         stream.window -= size
         stream.sent += size
+        self._sent += size
         self._defence.pieces += 1
         whole = outflow.end and not outflow.queued
         last = whole and not outflow.trailers
@@ -359,10 +376,19 @@ class Sending:
             self._send_trailing(stream, outflow.trailers)
 
     def queued(self, stream: int) -> int:
+        """Its own bytes: those that wait for their turn, or for a window."""
         to = self._streams.get(stream)
-        if to is None or to.outflow is None:
-            return self._out_size
-        return self._out_size + to.outflow.queued
+        return 0 if to is None or to.outflow is None else to.outflow.queued
+
+    def stuck(self) -> list[int]:
+        """The streams that have something to send and no window for it."""
+        return [
+            number
+            for number, stream in self._streams.items()
+            if stream.outflow is not None
+            and stream.outflow.queued
+            and (stream.window <= 0 or self._window <= 0)
+        ]
 
     def take_output(self) -> list[Output]:
         if self._schedule.count:
@@ -421,6 +447,7 @@ class Sending:
         """It is closed: nothing of it is sent or kept any more."""
         self._unschedule(stream)
         self._streams.pop(stream.id, None)
+        self.lingering.discard(stream.id)
         if stream.outflow is not None:
             stream.outflow.pieces.clear()
             stream.outflow.queued = 0
@@ -435,7 +462,8 @@ class Sending:
     def _give_back(self, size: int) -> None:
         """So many bytes of the connection's window have been taken by somebody."""
         self._credit += size
-        if self._credit * 2 >= self._receive_size:
+        # also when little of it is left: others may hold the rest for as long as they like
+        if self._credit and self._credit >= min(self._receive_size // 2, self._receive_window):
             self._put(window_update(0, self._credit))
             self._receive_window += self._credit
             self._credit = 0

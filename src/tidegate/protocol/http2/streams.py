@@ -16,8 +16,6 @@ from tidegate.protocol.http2.head import Head
 from tidegate.protocol.http2.states import State
 from tidegate.types import Header
 
-FILE_READ = 256 * 1024  # bytes of a file read at once
-
 ReadFile = Callable[[FileSlice, int], bytes]
 """Reads up to so many bytes of a file from its offset on; nothing: it cannot be read."""
 
@@ -36,6 +34,7 @@ class Inflow:
     __slots__ = (
         "continues",
         "credit",
+        "discard",
         "early",
         "expected",
         "received",
@@ -54,11 +53,7 @@ class Inflow:
         self.unread = 0
         self.early: list[bytes] | None = [] if head.tunnel else None
         self.tunnel = head.tunnel
-
-    @property
-    def awaited(self) -> bool:
-        """The peer may send of it, and owes it."""
-        return self.window > 0 and not self.continues and not self.tunnel
+        self.discard = False  # nobody will read it
 
 
 class Outflow:
@@ -87,7 +82,7 @@ class Outflow:
         while pieces and size < most:
             piece = pieces[0]
             if isinstance(piece, FileSlice):
-                piece = self._read(piece, read)
+                piece = self._read(piece, read, most - size)
             length = len(piece)
             if size + length <= most:
                 taken.append(piece)
@@ -101,9 +96,12 @@ class Outflow:
         self.queued -= size
         return taken, size
 
-    def _read(self, piece: FileSlice, read: ReadFile) -> bytes:
-        """The file's next bytes take its place; what is left of it stays behind them."""
-        data = read(piece, min(piece.count, FILE_READ))
+    def _read(self, piece: FileSlice, read: ReadFile, most: int) -> bytes:
+        """The file's next bytes take its place; what is left of it stays behind them.
+
+        No more than leaves at once: 128 streams that had each read ahead would hold 32 MiB.
+        """
+        data = read(piece, min(piece.count, most))
         if not data:
             raise FileCut
         piece.offset += len(data)
