@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.support.behaviour import (
     Transport,
 )
 from tests.support.behaviour_http2 import H2, H2Client
+from tests.support.http2_frames import INITIAL_WINDOW, PREFACE, get, settings, window_update
+from tests.support.http2_peer import Http2Client
 from tests.support.socket_apps import Echo
 from tests.support.socket_client import TEXT, SocketClient, closing, masked
 
@@ -427,3 +430,54 @@ def test_without_websockets_extended_connect_is_not_announced() -> None:
     with served(Seen(), ws="none") as (_, client):
         client.ping()
         assert not client.h2.remote_settings.enable_connect_protocol
+
+
+# ---------------------------------------------------------------------------------- each for itself
+
+
+def test_sender_is_woken_while_a_download_goes_on() -> None:
+    """It waits for its own bytes to leave, not for the moment when nobody has any.
+
+    With windows as wide as they can be it is the kernel that takes the download piece by piece.
+    """
+    large = bytes(60_000_000)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/large":
+            return await answer(send, body=large)
+        await send(start())
+        for _ in range(5):
+            await send(body(bytes(70_000), more_body=True))
+        return await send(body())
+
+    wide = (INITIAL_WINDOW, 2**31 - 1)
+    with H2().serve(app) as site, Http2Client(site.server.address, wide) as client:
+        client.send(window_update(0, 2**30) + get(1, b"/large"))
+        client.pump(lambda: len(client.streams[1].body) > 1_000_000)
+        client.send(get(3, b"/pieces", (b"priority", b"u=0")))
+        client.pump(lambda: client.streams[3].ended)
+        assert len(client.streams[3].body) == 350_000
+        assert len(client.streams[1].body) < len(large)
+        client.pump(lambda: client.streams[1].ended)
+
+
+def test_requests_behind_a_lost_connection_are_not_left_running() -> None:
+    """All of them came in one piece, and the first answers find that nobody is there."""
+    begun = News()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.put(True)
+        await send(start())
+        while True:
+            await send(body(bytes(100_000), more_body=True))
+
+    wide = settings((INITIAL_WINDOW, 2**31 - 1)) + window_update(0, 2**30)
+    asked = PREFACE + wide + b"".join(get(number) for number in range(1, 13, 2))
+    with H2().serve(app, timeout_graceful_shutdown=2) as site:
+        for _ in range(10):
+            with socket.create_connection(site.server.address) as raw:
+                raw.sendall(asked)
+        begun.next()
+        site.begin_stop()
+        site.wait_ended()
+        assert not [line for line in site.log.lines() if "Not done" in line]
