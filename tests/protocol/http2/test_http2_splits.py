@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from tests.support import http2_frames as h2
 from tests.support.http2_drive import Asked, Drive
-from tests.support.http2_frames import HEADERS, PREFACE, block, data, get, headers, post
+from tests.support.http2_frames import (
+    HEADERS,
+    PREFACE,
+    block,
+    data,
+    get,
+    headers,
+    literal,
+    post,
+    request,
+)
 
 from tidegate.protocol.http2.engine import SHARE
 
@@ -114,3 +124,27 @@ def test_more_requests_than_a_share_come_in_their_order() -> None:
     assert len(first.engine.receive(raw[len(HELLO) :])) == SHARE
     assert first.engine.stalled
     assert not first.engine.hungry
+
+
+@pytest.mark.parametrize("by", ["trailers", "a closed stream", "a malformed request"])
+def test_a_block_means_something_else_once_the_table_has_moved(by: str) -> None:
+    """What it meant is kept by its bytes, and whatever block it was may have moved the table."""
+    plain = block(request())
+    insert = literal(b"x-first", b"1", pattern=0x40)
+    same = headers(0, plain + b"\xbe")  # the newest entry of the table
+    moves = literal(b"x-second", b"2", pattern=0x40)
+
+    def again(number: int) -> bytes:
+        return same[:5] + number.to_bytes(4, "big") + same[9:]
+
+    drive = Drive().feed(headers(1, plain + insert), again(3), again(5))
+    if by == "trailers":
+        drive.feed(post(7), headers(7, moves))
+    elif by == "a closed stream":
+        drive.feed(headers(7, block(request()[:2])), headers(7, moves))
+    else:
+        drive.feed(headers(7, block(request()[:2]) + moves))
+    drive.feed(again(9))
+    assert [drive.asked[number].head.headers[-1] for number in (3, 5, 9)] == [
+        (b"x-first", b"1"), (b"x-first", b"1"), (b"x-second", b"2")
+    ]  # fmt: skip

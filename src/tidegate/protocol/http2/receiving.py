@@ -87,11 +87,16 @@ class Receiving(Sending):
             self._for_closed(number, "HEADERS")
 
     def _decode(self, block: bytes) -> Headers:
+        decoder = self._decoder
+        before = decoder.changes
         self._tired = len(block) > LONG_BLOCK
         try:
-            return self._decoder.decode(block)
+            found = decoder.decode(block)
         except HpackError as error:
             raise ConnectionFault(Code.COMPRESSION_ERROR, error.reason, error.section) from error
+        if decoder.changes != before:
+            self._heads.clear()  # whatever it was, a request or trailers: blocks mean others now
+        return found
 
     def _begin_unknown(self, number: int, end: bool, block: bytes, events: list[Event]) -> None:
         """A request whose block has to be decoded."""
@@ -116,9 +121,6 @@ class Receiving(Sending):
         except StreamFault:
             self._last = number
             raise
-        finally:
-            if decoder.changes != before:
-                self._heads.clear()
         if decoder.changes == before and len(block) <= REMEMBERED_BLOCK:
             if len(self._heads) >= BLOCKS:
                 self._heads.clear()
