@@ -21,6 +21,14 @@ _AUTHORITY = re.compile(
     rb"|\[(?:([0-9A-Fa-f:.]+)|[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+;=:]+)\])(?::[0-9]{0,5})?"
 )
 
+BODILESS = frozenset((204, 304))  # RFC 9110 6.4.1
+# RFC 9110 7.6.1, RFC 9113 8.2.2: what is said of the connection, which is the server's to say
+OF_THE_CONNECTION = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+# those that a server reads, and that no trailer section may hold beside Host
+SPECIAL = OF_THE_CONNECTION | {b"content-length", b"date", b"server"}
+
 MEMORY = 1024  # entries a table keeps
 _LONGEST = 128  # and how long one may be
 
@@ -69,6 +77,19 @@ def check_status(status: object) -> int:
     raise ApplicationError(
         f"a response's status must be an int from 200 to 599 (RFC 9110 15), not {status!r}"
     )
+
+
+def read_length(value: bytes) -> int:
+    """A response's Content-Length; raises ApplicationError."""
+    if not value.isdigit() or len(value) > 18:
+        raise ApplicationError(f"Content-Length must be a number, not {value!r}")
+    return int(value)
+
+
+def check_trailer(name: bytes) -> None:
+    """Fields of framing and routing are refused; raises ApplicationError."""
+    if name.lower() in SPECIAL or name.lower() == b"host":
+        raise ApplicationError(f"{name.decode()!r} cannot be a trailer (RFC 9110 6.5.1)")
 
 
 def broken_promise(due: int, size: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from logging import INFO
+from logging import DEBUG, INFO
 from typing import TYPE_CHECKING
 
 from tidegate.asgi.scope import name_of
@@ -105,7 +105,7 @@ class StreamsConnection(TcpConnection):
         code = fault.status
         name = str(code) if code >= 100 else name_of_code(code)
         what = "refused with" if fault.stream else "ended with"
-        level = INFO if code == Code.ENHANCE_YOUR_CALM else 10
+        level = INFO if code == Code.ENHANCE_YOUR_CALM else DEBUG
         told = (name_of(self._origin.client), what, name, fault.reason, fault.section)
         self._site.service.log.log(level, "HTTP/2 of %s %s %s: %s (%s)", *told)
         self._site.floor.counters.fire(f"http2_{name.lower()}")
@@ -134,8 +134,7 @@ class StreamsConnection(TcpConnection):
 
     def finish(self) -> None:
         """An answer is complete; others may be about to be."""
-        if not self.flush_due:
-            self.flush_soon()
+        self.flush_soon()
 
     @property
     def backlog(self) -> int:
@@ -169,8 +168,7 @@ class StreamsConnection(TcpConnection):
             exchange = self._exchanges.get(stream)
             if exchange is not None:
                 exchange.lose()
-        if not self.flush_due:
-            self.flush_soon()
+        self.flush_soon()
 
     def on_batch_end(self) -> None:
         """Write what the turn has brought; a stream's end may be what its application waits for."""
@@ -210,7 +208,7 @@ class StreamsConnection(TcpConnection):
         future = self._site.service.loop.create_future()
         if not self._phase and self.engine.queued(stream) > least:
             self._drained.append((future, stream, least))
-            if not self._outbox.backlog and (self.engine.more or self.eof) and not self.flush_due:
+            if not self._outbox.backlog and (self.engine.more or self.eof):
                 self.flush_soon()
         else:
             future.set_result(None)
@@ -234,12 +232,15 @@ class StreamsConnection(TcpConnection):
     def stop(self) -> None:
         """Graceful: what is open is finished; new requests are told to go elsewhere (6.8)."""
         TcpConnection.stop(self)
-        if self._phase is Phase.OPEN:
-            self.deadline = min(self.deadline, self._patience.on_stop(self._clock.now))
+        self._await_round_trip()
 
     def give_up_idle(self, option: str) -> None:
         """Nothing was asked for in time: say so, and leave a request on its way its chance."""
         TcpConnection.give_up_idle(self, option)
+        self._await_round_trip()
+
+    def _await_round_trip(self) -> None:
+        """The final GOAWAY follows the first, answered or not."""
         if self._phase is Phase.OPEN:
             self.deadline = min(self.deadline, self._patience.on_stop(self._clock.now))
 
@@ -249,18 +250,18 @@ class StreamsConnection(TcpConnection):
 
     def abandon(self, stream: int, reason: str) -> None:
         """The stream ends; the others go on."""
-        self.engine.cancel(stream, Code.INTERNAL_ERROR)
-        exchange = self._exchanges.get(stream)
-        if exchange is not None:
-            exchange.lose()
-        if not self.flush_due:
-            self.flush_soon()
+        self._end_stream(stream, Code.INTERNAL_ERROR)
 
     def give_up_rest(self, stream: int) -> None:
         """The client has had its answer, and has not ended the body that nobody reads (8.1)."""
-        self.engine.cancel(stream, Code.NO_ERROR)
-        if not self.flush_due:
-            self.flush_soon()
+        self._end_stream(stream, Code.NO_ERROR)
+
+    def _end_stream(self, stream: int, code: Code) -> None:
+        self.engine.cancel(stream, code)
+        exchange = self._exchanges.get(stream)
+        if exchange is not None:
+            exchange.lose()
+        self.flush_soon()
 
     def give_up_peer(self, stream: int, option: str, what: str) -> None:
         """The peer does not read, or does not answer: on one stream, or (0) on all of them."""
@@ -273,11 +274,7 @@ class StreamsConnection(TcpConnection):
         flag = option.replace("_", "-")
         told = (stream, name_of(client), what, flag)
         self._site.service.log.log(INFO, "Stream %d of %s reset: it %s (--%s)", *told)
-        self.engine.cancel(stream, Code.CANCEL)
-        if exchange is not None:
-            exchange.lose()
-        if not self.flush_due:
-            self.flush_soon()
+        self._end_stream(stream, Code.CANCEL)
 
     def _lose_exchange(self) -> None:
         TcpConnection._lose_exchange(self)
@@ -306,15 +303,8 @@ class StreamsConnection(TcpConnection):
         if self._phase is not Phase.OPEN:
             return
         self.deadline = look
-        limit = self._site.terms.request
-        if not limit:
-            return
         for exchange in [*self._exchanges.values()]:
-            if exchange.answering and now >= exchange.since + limit:
-                self._site.floor.counters.fire("timeout_request")
-                exchange.expire(limit)
-            elif exchange.answering:
-                self.deadline = min(self.deadline, exchange.since + limit)
+            self._check_request(now, exchange)
 
     def reads(self, stream: int) -> bool:
         return self.engine.reads(stream)

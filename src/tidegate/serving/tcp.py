@@ -442,19 +442,24 @@ class TcpConnection(Writing):
                 self._site.floor.counters.fire("timeout_tls_handshake")
             self.close()
             return
-        exchange, request_limit = self._exchange, self._site.terms.request
+        exchange = self._exchange
         look = self._patience.check(now, self)
         if self._phase is not Phase.OPEN:
             return
         self.deadline = look
-        if exchange is None or not request_limit:
+        if exchange is not None:
+            self._check_request(now, exchange)
+
+    def _check_request(self, now: float, exchange: Exchange | Session) -> None:
+        """The deadline for a whole request, if there is one."""
+        limit = self._site.terms.request
+        if not limit or not exchange.answering:
             return
-        if exchange.answering:
-            if now >= exchange.since + request_limit:
-                self._site.floor.counters.fire("timeout_request")
-                exchange.expire(request_limit)
-            else:
-                self.deadline = min(self.deadline, exchange.since + request_limit)
+        if now >= exchange.since + limit:
+            self._site.floor.counters.fire("timeout_request")
+            exchange.expire(limit)
+        else:
+            self.deadline = min(self.deadline, exchange.since + limit)
 
     def give_up_idle(self, option: str) -> None:
         """Nothing was asked for in time: close without a word."""

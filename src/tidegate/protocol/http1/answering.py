@@ -12,7 +12,7 @@ from typing import Any
 
 from tidegate.errors import ApplicationError
 from tidegate.protocol.engine import FileSlice, Output
-from tidegate.protocol.headers import Defaults, broken_promise, check_status
+from tidegate.protocol.headers import BODILESS, Defaults, broken_promise, check_status
 from tidegate.protocol.http1 import writer
 from tidegate.protocol.http1.reader import NO_REQUEST
 from tidegate.protocol.http1.writer import Flag, Framing
@@ -25,7 +25,6 @@ LENGTH, CHUNKED, NO_BODY, UNTIL_CLOSE, DONE = (
     Framing.UNTIL_CLOSE,
     Framing.DONE,
 )
-BODILESS = frozenset((204, 304))
 HEADS = 512  # heads remembered, each for a second at most
 JOINED = 2048  # bytes of a head that is worth remembering, of a body that is copied behind its head
 JOIN_BOUND = 64 * 1024  # copying up to here costs less than a second buffer in the system call

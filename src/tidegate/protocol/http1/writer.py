@@ -13,7 +13,16 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tidegate.errors import ApplicationError
-from tidegate.protocol.headers import MEMORY, Defaults, check_name, check_status, check_value
+from tidegate.protocol.headers import (
+    MEMORY,
+    SPECIAL,
+    Defaults,
+    check_name,
+    check_status,
+    check_trailer,
+    check_value,
+    read_length,
+)
 from tidegate.protocol.target import Refusal
 
 
@@ -81,10 +90,6 @@ class Meaning(NamedTuple):
     line: bytes
 
 
-_SPECIAL = frozenset(
-    (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date", b"server",
-     b"upgrade", b"proxy-connection")
-)  # fmt: skip
 _LONGEST = 256  # longer fields are rendered each time: memory stays bounded
 _known: dict[tuple[bytes, bytes], bytes | Meaning] = {}
 
@@ -139,7 +144,7 @@ def _learn(pair: tuple[bytes, bytes]) -> bytes | Meaning:
     name = check_name(pair[0])
     value = check_value(name, pair[1])
     line: bytes | Meaning = b"%b: %b\r\n" % pair
-    if name.lower() in _SPECIAL:
+    if name.lower() in SPECIAL:
         line = _meaning(name.lower(), value, b"%b: %b\r\n" % pair)
     if len(name) + len(value) <= _LONGEST:
         if len(_known) >= MEMORY:
@@ -150,9 +155,7 @@ def _learn(pair: tuple[bytes, bytes]) -> bytes | Meaning:
 
 def _meaning(name: bytes, value: bytes, line: bytes) -> Meaning:
     if name == b"content-length":
-        if not value.isdigit() or len(value) > 18:
-            raise ApplicationError(f"Content-Length must be a number, not {value!r}")
-        return Meaning(int(value), 0, line)
+        return Meaning(read_length(value), 0, line)
     if name == b"connection":
         close = b"close" in (option.strip() for option in value.lower().split(b","))
         return Meaning(-1, Flag.CLOSE if close else 0, b"")
@@ -177,8 +180,7 @@ def render_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     for name, value in headers:
         check_name(name)
         check_value(name, value)
-        if name.lower() in _SPECIAL or name.lower() == b"host":
-            raise ApplicationError(f"{name.decode()!r} cannot be a trailer (RFC 9110 6.5.1)")
+        check_trailer(name)
         lines.append(b"%b: %b\r\n" % (name, value))
     return b"".join(lines)
 

@@ -34,7 +34,7 @@ from tidegate.protocol.http2.frames import (
     ConnectionFault,
     StreamFault,
 )
-from tidegate.protocol.http2.head import OF_THE_CONNECTION, Head
+from tidegate.protocol.http2.head import OF_HTTP1, Head
 from tidegate.protocol.http2.receiving import SMALL
 from tidegate.protocol.http2.states import CLOSED, HALF_LOCAL, HALF_REMOTE, OPEN, Step, after
 from tidegate.protocol.http2.streams import Inflow, ReadFile
@@ -175,7 +175,7 @@ class Http2Engine(Control):
         head.scheme = b"http"
         head.headers = tuple(
             sorted(
-                (pair for pair in asked.headers if pair[0] not in OF_THE_CONNECTION),
+                (pair for pair in asked.headers if pair[0] not in OF_HTTP1),
                 key=lambda pair: pair[0] != b"host",  # as where it is an :authority, it comes first
             )
         )

@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tidegate.errors import ApplicationError
-from tidegate.protocol.headers import MEMORY, Defaults, check_name, check_status, check_value
+from tidegate.protocol.headers import (
+    BODILESS,
+    MEMORY,
+    OF_THE_CONNECTION,
+    SPECIAL,
+    Defaults,
+    check_name,
+    check_status,
+    check_trailer,
+    check_value,
+    read_length,
+)
 from tidegate.types import Header
 
 ANSWERS = 512  # answers kept, each for a second at most
 NO_BODY = -2  # in place of a length: nothing of a body is sent
 UNMEASURED = -1
 
-_DROPPED = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
-)
-_NO_TRAILER = _DROPPED | {b"content-length", b"host", b"date", b"server"}
-_BODILESS = frozenset((204, 304))
 _LONGEST = 256  # longer fields are checked each time: memory stays bounded
 
 _known: dict[Header, Header] = {}
@@ -46,18 +52,16 @@ def make_answer(status: object, headers: Iterable[Header], defaults: Defaults) -
         if name == b"content-length":
             if length >= 0:
                 raise ApplicationError("two Content-Length headers in one response")
-            if not value.isdigit() or len(value) > 18:
-                raise ApplicationError(f"Content-Length must be a number, not {value!r}")
-            length = int(value)
+            length = read_length(value)
             if status == 204:
                 continue  # RFC 9110 8.6
-        elif name in _DROPPED:
+        elif name in OF_THE_CONNECTION:
             continue
         dated = dated or name == b"date"
         named = named or name == b"server"
         fields.append((name, value))
     fields.extend(defaults.pairs(date=not dated, server=not named))
-    return Answer(fields, NO_BODY if status in _BODILESS else length)
+    return Answer(fields, NO_BODY if status in BODILESS else length)
 
 
 def read_fields(headers: Iterable[Header]) -> list[Header]:
@@ -86,7 +90,7 @@ def _learn(name: bytes, value: bytes) -> Header:
 def informational(status: int, headers: Iterable[Header]) -> list[Header]:
     """The fields of a 1xx answer."""
     fields = [(b":status", b"%d" % status)]
-    fields += [pair for pair in read_fields(headers) if pair[0] not in _NO_TRAILER]
+    fields += [pair for pair in read_fields(headers) if pair[0] not in SPECIAL | {b"host"}]
     return fields
 
 
@@ -94,6 +98,5 @@ def trailer_fields(headers: Iterable[Header]) -> list[Header]:
     """Fields behind a body; those of framing and routing are refused."""
     fields = read_fields(headers)
     for name, _ in fields:
-        if name in _NO_TRAILER:
-            raise ApplicationError(f"{name.decode()!r} cannot be a trailer (RFC 9110 6.5.1)")
+        check_trailer(name)
     return fields

@@ -12,7 +12,7 @@ import re
 
 from tidegate.protocol.engine import Limits
 from tidegate.protocol.events import RequestHead
-from tidegate.protocol.headers import BAD_VALUE, TOKEN, Memory, is_authority
+from tidegate.protocol.headers import BAD_VALUE, OF_THE_CONNECTION, TOKEN, Memory, is_authority
 from tidegate.protocol.http2.frames import Code, StreamFault
 from tidegate.protocol.http2.priority import DEFAULT, read_priority
 from tidegate.protocol.target import LONGEST_METHOD, Refusal, decoded
@@ -24,10 +24,7 @@ REMEMBERED_HEAD = 2048  # bytes of fields that are worth remembering
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 5.6.2 without capitals (8.2)
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority", b":protocol"))
 # 8.2.2: what HTTP/1.1 says of its connection
-OF_THE_CONNECTION = frozenset(
-    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade",
-     b"http2-settings")
-)  # fmt: skip
+OF_HTTP1 = OF_THE_CONNECTION | {b"http2-settings"}
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _TARGET = re.compile(rb"/[!\"$-~]*")  # no '#': a fragment is never sent
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
@@ -100,7 +97,7 @@ def check_field(name: bytes, value: bytes) -> None:
     if name not in _names:
         if _NAME.fullmatch(name) is None:
             raise _malformed(f"not a field name in lower case: {name!r}", "8.2.1")
-        if name in OF_THE_CONNECTION:
+        if name in OF_HTTP1:
             raise _malformed(f"{name.decode()} is HTTP/1.1's", "8.2.2")
         _names.keep(name, name)
     if BAD_VALUE.search(value) is not None:

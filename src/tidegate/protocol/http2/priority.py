@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate.protocol.http2.streams import Stream
 
-LEVELS = 8  # 4.1: 0 is the most urgent, 7 is background, 3 is what nobody said
 IN_TURNS = 1
-DEFAULT = 3 * 2 + IN_TURNS  # urgency times two, and whether in turns: nothing was said
+# urgency times two (4.1: from 0, the most urgent, to 7), and whether in turns: nothing was said
+DEFAULT = 3 * 2 + IN_TURNS
 
 _URGENCY = re.compile(rb"u[ \t]*=[ \t]*([0-7])")
 _INCREMENTAL = re.compile(rb"i(?:=\?([01]))?")
