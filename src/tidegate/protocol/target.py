@@ -30,3 +30,17 @@ def check_body_size(size: int, limits: Limits) -> None:
     """`size` as announced or as far as it has come."""
     if limits.body_size and size > limits.body_size:
         raise Refusal(413, f"the body is larger than {limits.body_size} bytes", "RFC 9110 15.5.14")
+
+
+def check_expectation(value: bytes) -> None:
+    """An Expect field's value."""
+    if value.lower() != b"100-continue":
+        raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
+
+
+def check_head_size(size: int, fields: int, limits: Limits) -> None:
+    """`size` in bytes from the request line on, as far as the head has come."""
+    if size > limits.header_size:
+        raise Refusal(431, f"the head is larger than {limits.header_size} bytes", "RFC 6585 5")
+    if fields > limits.header_count:
+        raise Refusal(431, f"more than {limits.header_count} fields", "RFC 6585 5")

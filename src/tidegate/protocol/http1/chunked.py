@@ -12,8 +12,8 @@ import enum
 import re
 
 from tidegate.protocol.engine import Limits
-from tidegate.protocol.http1.reader import check_head_size, parse_field_line
-from tidegate.protocol.target import Refusal, check_body_size
+from tidegate.protocol.http1.reader import parse_field_line
+from tidegate.protocol.target import Refusal, check_body_size, check_head_size
 
 # size, then extensions: BWS ";" BWS name [ BWS "=" BWS (token | quoted-string) ]
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

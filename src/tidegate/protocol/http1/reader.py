@@ -16,7 +16,13 @@ from typing import NamedTuple, NoReturn
 from tidegate.protocol.engine import Limits
 from tidegate.protocol.events import RequestHead
 from tidegate.protocol.headers import MEMORY, TOKEN, Memory, is_authority
-from tidegate.protocol.target import LONGEST_METHOD, Refusal, decoded
+from tidegate.protocol.target import (
+    LONGEST_METHOD,
+    Refusal,
+    check_expectation,
+    check_head_size,
+    decoded,
+)
 from tidegate.types import Header, Headers
 
 REMEMBERED_LINE = 256  # longer lines are parsed each time: memory stays bounded
@@ -186,8 +192,7 @@ def _interpret(special: Headers, version: str) -> Framing:
             upgrade = b"websocket"  # of a list, in the client's order, we may choose (RFC 9110 7.8)
     continues = False
     for value in () if old else found.get(b"expect", ()):
-        if value.lower() != b"100-continue":
-            raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
+        check_expectation(value)
         continues = bool(length or chunked)
     return Framing(
         length,
@@ -403,11 +408,3 @@ def check_line_size(size: int, limits: Limits) -> None:
         raise Refusal(
             414, f"the request line is longer than {limits.request_line} bytes", "RFC 9112 3"
         )
-
-
-def check_head_size(size: int, fields: int, limits: Limits) -> None:
-    """`size` in bytes from the request line on, as far as the head has come."""
-    if size > limits.header_size:
-        raise Refusal(431, f"the head is larger than {limits.header_size} bytes", "RFC 6585 5")
-    if fields > limits.header_count:
-        raise Refusal(431, f"more than {limits.header_count} fields", "RFC 6585 5")

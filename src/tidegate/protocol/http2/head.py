@@ -15,7 +15,7 @@ from tidegate.protocol.events import RequestHead
 from tidegate.protocol.headers import BAD_VALUE, OF_THE_CONNECTION, TOKEN, Memory, is_authority
 from tidegate.protocol.http2.frames import Code, StreamFault
 from tidegate.protocol.http2.priority import DEFAULT, read_priority
-from tidegate.protocol.target import LONGEST_METHOD, Refusal, decoded
+from tidegate.protocol.target import LONGEST_METHOD, Refusal, check_expectation, decoded
 from tidegate.types import Header, Headers
 
 HEADS = 512  # heads remembered
@@ -181,8 +181,7 @@ def _read_fields(head: Head, plain: list[Header]) -> None:
                 raise _malformed("Content-Length is not a number", "8.1.1")
             head.length = int(value)
         elif name == b"expect":
-            if value.lower() != b"100-continue":
-                raise Refusal(417, "an expectation other than 100-continue", "RFC 9110 10.1.1")
+            check_expectation(value)
             head.continues = True
         elif name == b"te":
             head.trailers = True  # nothing else may be in it
@@ -212,12 +211,6 @@ class Heads(dict[Headers, Head]):
 
 
 known_heads = Heads()
-
-
-def check_count(fields: Headers, limits: Limits) -> None:
-    """Raises Refusal."""
-    if len(fields) > limits.header_count:
-        raise Refusal(431, f"more than {limits.header_count} fields", "RFC 6585 5")
 
 
 def check_target(head: Head, limits: Limits) -> None:

@@ -24,7 +24,6 @@ from tidegate.protocol.http2.frames import (
 )
 from tidegate.protocol.http2.head import (
     Head,
-    check_count,
     check_target,
     check_trailers,
     known_heads,
@@ -33,7 +32,7 @@ from tidegate.protocol.http2.hpack.decoder import Decoder, HpackError
 from tidegate.protocol.http2.sending import Sending
 from tidegate.protocol.http2.states import CLOSED, HALF_REMOTE, OPEN, Step, after
 from tidegate.protocol.http2.streams import Inflow, ReadFile, Stream
-from tidegate.protocol.target import Refusal, check_body_size
+from tidegate.protocol.target import Refusal, check_body_size, check_head_size
 from tidegate.types import Header, Headers
 
 BLOCKS = 64  # decoded blocks kept for a connection
@@ -104,10 +103,8 @@ class Receiving(Sending):
         before = decoder.changes
         found = self._decode(block)
         try:
-            if decoder.too_long:
-                size = self._limits.header_size
-                raise Refusal(431, f"the head is larger than {size} bytes", "RFC 6585 5")
-            check_count(found, self._limits)
+            size = self._limits.header_size + 1 if decoder.too_long else 0  # as far as it is known
+            check_head_size(size, len(found), self._limits)
             head = known_heads.of(found)
             check_target(head, self._limits)
         except Refusal as refusal:
