@@ -211,9 +211,13 @@ class Conversation(RuleBasedStateMachine):
     def request(
         self, method: str, said: bytes, trailing: bool, end: bool, first: int | None
     ) -> None:
-        if sum(not talk.ended and talk.reset is None for talk in self.talks.values()) >= min(
-            self.client.remote_settings.max_concurrent_streams, self.streams
-        ):
+        # 5.1.2: a stream counts until both sides have ended it, though its answer be whole
+        taken = [
+            talk
+            for talk in self.talks.values()
+            if talk.reset is None and not (talk.ended and talk.sent_all)
+        ]
+        if len(taken) >= min(self.client.remote_settings.max_concurrent_streams, self.streams):
             return
         number = self.client.get_next_available_stream_id()
         talk = self.talks[number] = Talk(number, method, trailing)
