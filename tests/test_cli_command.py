@@ -54,6 +54,23 @@ class TestServing:
         assert main(["main:app", "--port", "9", "--no-access-log", "--header", "A: b"]) == 7
         assert served == [Config("main:app", port=9, access_log=False, header=("A: b",))]
 
+    def test_processes(self, served: list[Config]) -> None:
+        words = ["main:app", "--workers", "auto", "--preload", "--limit-max-memory=1GiB",
+                 "--health-bind", "127.0.0.1:9", "--health-bind=unix:h.sock", "--no-supervise",
+                 "--supervise", "--timeout-worker-healthcheck=0"]  # fmt: skip
+        assert main(words) == 7
+        assert served == [
+            Config(
+                "main:app", workers=0, preload=True, limit_max_memory=1 << 30, supervise=True,
+                health_bind=("127.0.0.1:9", "unix:h.sock"), timeout_worker_healthcheck=0,
+            )
+        ]  # fmt: skip
+
+    def test_reloading(self, served: list[Config]) -> None:
+        assert main(["--reload", "--reload-dir", "a", "--reload-dir=b", "--reload-delay=1"]) == 7
+        assert served == [Config(reload=True, reload_dir=("a", "b"), reload_delay=1.0)]
+        assert served[0].supervised
+
     def test_nothing_given(self, served: list[Config]) -> None:
         assert main([]) == 7
         assert served == [Config()]
@@ -135,8 +152,13 @@ class TestMistakes:
             (["--port"], "Option '--port' requires an argument.", "tidegate --help"),
             (["--port", "--host", "x"], "--port has no value: --host follows.", "--port=--host"),
             (["a:b", "c:d"], "Got unexpected extra argument (c:d)", "tidegate --help"),
-            (["--workers", "2"], "--workers is '2': this version serves from one", "--workers 1"),
-            (["--reload"], "--reload: this version does not reload.", "Leave it out"),
+            (["--workers", "0"], "--workers is '0': out of range.", "from 1 to 256, or auto"),
+            (["--workers", "many"], "--workers is 'many': not a whole number.", "or auto"),
+            (["--preload", "--reload"], "--preload and --reload exclude", "Leave out --preload"),
+            (["--no-supervise", "--workers=4"], "--workers 4 needs it.", "or start with --workers"),
+            (["--no-supervise", "--user=me"], "--supervise is off, and --user", "--no-supervise."),
+            (["--pid-file", "no/a.pid"], "--pid-file is 'no/a.pid': its directory", "no first."),
+            (["--umask", "9"], "--umask is '9': not a file mode.", "octal"),
             (["main app"], "APP is 'main app': that names no application.", "main:app"),
             (["--access-log=1"], "--access-log", "tidegate --help"),
         ],
@@ -185,6 +207,11 @@ class TestHelp:
         joined = " ".join(text.split())
         for shown in ("Port to listen on; 0 takes a free one [8000]", "[75s]", "[1GiB]", "[on]"):
             assert shown in joined
+        assert "for each processor [1]" in joined
+
+    def test_no_option_is_said_to_be_still_to_come(self, text: str) -> None:
+        joined = " ".join(text.split())
+        assert not re.search(r"not there yet|this version|Goes with", joined)
 
     def test_the_short_flag(self, text: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["-h"]) == 0
@@ -200,7 +227,16 @@ class TestPrinting:
         assert ["port", "9", "--port"] in rows
         assert ["app", "main:app", "APP"] in rows
         assert ["backlog", "2048", "default"] in rows
+        assert ["workers", "1", "default"] in rows
         assert served == []
+
+    def test_a_mistake_is_told_instead(
+        self, served: list[Config], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--print-config", "--no-supervise", "--workers=auto"]) == 2
+        said = capsys.readouterr()
+        assert "--supervise is off, and --workers auto needs it." in said.err
+        assert said.out == ""
 
     def test_the_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         from tidegate import __version__

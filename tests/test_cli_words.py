@@ -19,7 +19,7 @@ from tidegate.config.sources import FIELDS
 # Every flag that uvicorn 0.54 prints in its --help, with a value it accepts.
 UVICORN_FLAGS = """
 --host=::1 --port=80 --uds=a.sock --fd=3 --reload --reload-dir=a --reload-include=b
---reload-exclude=c --reload-delay=0.25 --workers=1 --loop=auto --http=h11 --http2 --ws=wsproto
+--reload-exclude=c --reload-delay=0.25 --workers=4 --loop=auto --http=h11 --http2 --ws=wsproto
 --ws-max-size=1 --ws-max-queue=1 --ws-ping-interval=1.5 --ws-ping-timeout=1.5
 --ws-per-message-deflate=false --lifespan=on --interface=asgi3 --env-file=e --log-config=l
 --log-level=trace --access-log --no-access-log --use-colors --no-use-colors --proxy-headers
@@ -70,6 +70,8 @@ class TestTwoRoads:
     def test_repeated(self) -> None:
         words = ["--bind", "a:1", "--bind=b:2", "--port=1", "--port", "2"]
         assert read_plainly(words) == {"bind": ["a:1", "b:2"], "port": "2"}
+        words = ["--health-bind", "a:1", "--health-bind=b:2", "--supervise", "--no-supervise"]
+        assert read_plainly(words) == {"health_bind": ["a:1", "b:2"], "supervise": False}
 
     @pytest.mark.parametrize(
         "words",
@@ -80,12 +82,20 @@ class TestTwoRoads:
     def test_what_is_left_to_click(self, words: list[str]) -> None:
         assert read_plainly(words) is None
 
-    def test_starting_a_server_takes_no_click(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["m:a", "--port", "0"],
+            ["m:a", "--workers", "auto", "--preload", "--user=www-data", "--umask=027"],
+            ["m:a", "--reload", "--reload-dir", "src", "--health-bind=127.0.0.1:9"],
+        ],
+    )
+    def test_starting_a_server_takes_no_click(self, words: list[str], tmp_path: Path) -> None:
         program = (
             "import sys, os\n"
             "from tidegate.cli import read_plainly\n"
             "from tidegate.config import resolve\n"
-            "resolve(read_plainly(['m:a', '--port', '0']), {}, os.getcwd())\n"
+            f"resolve(read_plainly({words!r}), {{}}, os.getcwd())\n"
             "heavy = {'click', 'tomllib', 'difflib', 'ipaddress', 'asyncio', 'ssl'}\n"
             "print(sorted(heavy & set(sys.modules)))"
         )

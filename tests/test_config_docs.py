@@ -5,6 +5,7 @@ Run this file as a program to write the table anew.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tidegate.config.fields import GROUPS
@@ -50,6 +51,23 @@ def test_every_option_is_in_it() -> None:
     page = PAGE.read_text()
     for name in FIELDS:
         assert f"| `{'APP' if name == 'app' else flag_of(name)}` |" in page
+
+
+def test_no_other_option_is_spoken_of() -> None:
+    """In the text or in a help: an option that was renamed leaves no trace."""
+    known = {flag_of(name) for name in FIELDS} | {"--help", "--print-config", "--x"}
+    negative = {flag_of(f"no_{name}") for name in (*FIELDS, "x")}
+    assert set(re.findall(r"(?<!\w)--[a-z][a-z0-9-]*", PAGE.read_text())) <= known | negative
+
+
+def test_the_defaults_that_differ_are_the_ones_of_the_fields() -> None:
+    _, part = PAGE.read_text().split("### Defaults that differ\n")
+    rows = re.findall(r"^\| `--(\S+)` \| (.+?) \| (.+?) \|", part.split("\n###")[0], re.MULTILINE)
+    said = {flag.replace("-", "_"): (theirs, ours) for flag, theirs, ours in rows}
+    assert {"timeout_keep_alive", "timeout_worker_healthcheck", "http2"} <= set(said)
+    for name, (theirs, ours) in said.items():
+        assert ours.replace(" ", "") == show_option(FIELDS[name], FIELDS[name].default)
+        assert ours != theirs
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ UVICORN: dict[str, Any] = {
     "log_level": "info", "access_log": True, "use_colors": None, "proxy_headers": True,
     "server_header": True, "date_header": True, "forwarded_allow_ips": "127.0.0.1,::1",
     "root_path": "", "limit_concurrency": None, "backlog": 2048, "limit_max_requests": None,
-    "limit_max_requests_jitter": 0, "timeout_worker_healthcheck": 5, "ssl_keyfile": None,
-    "ssl_certfile": None, "ssl_keyfile_password": None, "ssl_version": 17, "ssl_cert_reqs": 0,
+    "limit_max_requests_jitter": 0, "ssl_keyfile": None, "ssl_certfile": None, "ssl_keyfile_password": None, "ssl_version": 17, "ssl_cert_reqs": 0,
     "ssl_ca_certs": None, "ssl_ciphers": None, "header": (), "app_dir": "",
     "h11_max_incomplete_event_size": None, "reset_contextvars": False, "factory": False,
 }  # fmt: skip
-DIFFERENT = {"timeout_keep_alive": 75, "timeout_graceful_shutdown": 30, "http2": True}
+DIFFERENT = {
+    "timeout_keep_alive": 75, "timeout_graceful_shutdown": 30, "timeout_worker_healthcheck": 30,
+    "http2": True,
+}  # fmt: skip
 OURS = {
     "uds_mode": 0o660, "bind": (), "poller": "auto", "access_log_format": "default",
     "access_log_file": None, "proxy_protocol": "", "limit_request_line": 8192,
@@ -40,6 +42,9 @@ OURS = {
     "min_body_rate": 240, "grace_body": 5, "min_send_rate": 240, "grace_send": 10, "ssl_sni": (),
     "ssl_reload_interval": 10, "app": None, "h2c_upgrade": False, "http2_max_streams": 128,
     "http2_max_window": 1 << 20, "http2_max_resets": 1000, "http2_max_idle_frames": 1000,
+    "limit_max_memory": None, "limit_max_lifetime": None, "supervise": None, "preload": False,
+    "pid_file": None, "user": None, "group": None, "umask": None, "health_bind": (),
+    "drain_delay": 0, "drain_idle": 5,
 }  # fmt: skip
 
 
@@ -117,7 +122,8 @@ class TestChecks:
     def test_values_become_canonical(self) -> None:
         config = Config(
             port="80", limit_body_size="1MiB", timeout_head="2m", bind=["a:1", "b:2"],
-            header=[("A", "b")], access_log="off", log_level=30, uds_mode="600",
+            header=[("A", "b")], access_log="off", log_level=30, uds_mode="600", umask="0027",
+            limit_max_memory="512MiB", limit_max_lifetime="12h", user=33, health_bind="a:1,unix:h",
         )  # fmt: skip
         assert config.port == 80
         assert config.limit_body_size == 1 << 20
@@ -127,6 +133,22 @@ class TestChecks:
         assert config.access_log is False
         assert config.log_level == "warning"
         assert config.uds_mode == 0o600
+        assert config.umask == 0o27
+        assert config.limit_max_memory == 512 << 20
+        assert config.limit_max_lifetime == 43200.0
+        assert config.user == "33"
+        assert config.health_bind == ("a:1", "unix:h")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "least"),
+        [("limit_max_memory", "1000KiB", "1MiB"), ("limit_max_lifetime", "999ms", "1s")],
+    )
+    def test_a_limit_that_would_only_replace_workers(
+        self, name: str, value: str, least: str
+    ) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Config(**{name: value})  # type: ignore[arg-type]
+        assert f"at least {least}." in caught.value.hint
 
     def test_a_wrong_value(self) -> None:
         with pytest.raises(ConfigurationError) as caught:
@@ -152,13 +174,6 @@ class TestChecks:
     def test_none_where_it_means_something(self, value: Any) -> None:
         assert Config(timeout_graceful_shutdown=value).timeout_graceful_shutdown is None
 
-    def test_workers_and_reload_are_refused_not_ignored(self) -> None:
-        assert Config(workers=1).workers == 1
-        with pytest.raises(ConfigurationError, match="one process"):
-            Config(workers=2)
-        with pytest.raises(ConfigurationError, match="does not reload"):
-            Config(reload=True)
-
     @pytest.mark.parametrize(
         "name", ["ssl_keyfile", "ssl_keyfile_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_sni",
                  "ssl_ciphers"]
@@ -182,6 +197,73 @@ class TestChecks:
             Config(factory=True)
 
 
+class TestProcesses:
+    """Whether a supervisor watches the workers, and what only it can do."""
+
+    NEEDING: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"workers": 2}, "--workers 2"),
+        ({"workers": "auto"}, "--workers auto"),
+        ({"preload": True}, "--preload"),
+        ({"reload": True}, "--reload"),
+        ({"limit_max_memory": "1GiB"}, "--limit-max-memory"),
+        ({"limit_max_lifetime": "1h"}, "--limit-max-lifetime"),
+        ({"user": "www-data"}, "--user"),
+        ({"group": "www-data"}, "--group"),
+    )
+    ALONE: tuple[dict[str, Any], ...] = (
+        {}, {"workers": 1}, {"limit_max_requests": 9}, {"pid_file": "a.pid"}, {"umask": "027"},
+        {"health_bind": "127.0.0.1:9"}, {"drain_delay": 9},
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("values", ALONE)
+    @pytest.mark.parametrize("supervise", [None, False])
+    def test_one_process_does_it(self, values: dict[str, Any], supervise: bool | None) -> None:
+        config = Config("main:app", supervise=supervise, **values)
+        assert not config.supervised
+        assert config.notes() == []
+
+    @pytest.mark.parametrize("values", [values for values, _ in NEEDING])
+    def test_a_supervisor_comes_by_itself(self, values: dict[str, Any]) -> None:
+        assert Config("main:app", **values).supervised
+        assert Config("main:app", supervise=True, **values).notes() == []
+
+    def test_a_supervisor_for_a_single_worker(self) -> None:
+        config = Config("main:app", supervise=True, timeout_worker_healthcheck=9, drain_idle=9)
+        assert config.supervised
+        assert config.notes() == []
+
+    @pytest.mark.parametrize(("values", "flag"), NEEDING)
+    def test_what_needs_it_beside_its_refusal(self, values: dict[str, Any], flag: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Config("main:app", supervise=False, **values)
+        assert caught.value.message == f"supervise is off, and {flag} needs it."
+        assert caught.value.hint.startswith("Leave out --no-supervise")
+        assert ("--workers 1" in caught.value.hint) == ("workers" in values)
+
+    def test_one_worker_would_not_be_enough(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Config("main:app", supervise=False, workers=4, preload=True)
+        assert caught.value.message == "supervise is off, and --preload needs it."
+        assert caught.value.hint == "Leave out --no-supervise."
+
+    @pytest.mark.parametrize("values", [{"supervise": True}, *(values for values, _ in NEEDING)])
+    def test_an_application_without_a_name(self, values: dict[str, Any]) -> None:
+        assert Config(len).app is len
+        with pytest.raises(ConfigurationError) as caught:
+            Config(len, **values)
+        assert caught.value.message.startswith("app is an object, and a supervisor needs its name")
+        assert '"main:app"' in caught.value.hint
+
+    def test_an_application_that_is_to_be_found(self) -> None:
+        assert Config(workers=2).supervised
+
+    def test_keeping_the_code_and_replacing_it(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Config("main:app", preload=True, reload=True)
+        assert caught.value.message.startswith("preload and --reload exclude each other")
+        assert "--preload" in caught.value.hint
+
+
 class TestNotes:
     def test_nothing_to_say(self) -> None:
         assert (
@@ -194,11 +276,19 @@ class TestNotes:
             ({"http": "h11"}, "--http h11 has no effect"),
             ({"h11_max_incomplete_event_size": 9}, "--limit-header-size"),
             ({"ws": "wsproto"}, "--ws wsproto has no effect"),
-            ({"reload_dir": ["a"]}, "--reload-dir has no effect yet"),
-            ({"reload_include": ["a"]}, "--reload-include has no effect yet"),
-            ({"reload_exclude": ["a"]}, "--reload-exclude has no effect yet"),
-            ({"reload_delay": 9}, "--reload-delay has no effect yet"),
-            ({"timeout_worker_healthcheck": 9}, "--timeout-worker-healthcheck has no effect yet"),
+            ({"reload_dir": ["a"]}, "--reload-dir has no effect without --reload"),
+            ({"reload_include": ["a"]}, "--reload-include has no effect without --reload"),
+            ({"reload_exclude": ["a"]}, "--reload-exclude has no effect without --reload"),
+            ({"reload_delay": 9}, "--reload-delay has no effect without --reload"),
+            (
+                {"timeout_worker_healthcheck": 9},
+                "--timeout-worker-healthcheck has no effect without a supervisor",
+            ),
+            (
+                {"timeout_worker_healthcheck": 9, "reload": True},
+                "--timeout-worker-healthcheck has no effect with --reload",
+            ),
+            ({"drain_idle": 9}, "--drain-idle has no effect without a supervisor"),
             ({"limit_max_requests_jitter": 9}, "without --limit-max-requests"),
             ({"access_log_file": "a.log", "access_log": False}, "with --no-access-log"),
             ({"bind": ["a:1"], "port": 9}, "--port has no effect: --bind says where to listen"),
@@ -211,3 +301,10 @@ class TestNotes:
         assert len(notes) == 1
         assert said in notes[0]
         assert notes[0].endswith(".")
+
+    def test_what_belongs_to_reloading_beside_it(self) -> None:
+        config = Config(
+            "main:app", reload=True, reload_dir="a", reload_include="*.html", reload_exclude="b",
+            reload_delay=1,
+        )  # fmt: skip
+        assert config.notes() == []

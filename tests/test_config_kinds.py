@@ -27,12 +27,13 @@ from tidegate.config.kinds import (
 from tidegate.config.option import Kind, WrongValueError, near
 from tidegate.config.particular import (
     AccessLogFormat,
+    Account,
     Application,
+    Folder,
     HeaderField,
     LogConfig,
     NamedCertificate,
     Port,
-    Reload,
     RootPath,
     TlsVersion,
     TrustedPeers,
@@ -281,11 +282,40 @@ class TestParticular:
     def test_tls_that_is_not_served(self, wrong: object) -> None:
         assert "TLS 1.2" in refused(TlsVersion(), wrong).right
 
-    def test_what_is_still_to_come_is_refused(self) -> None:
-        assert Workers().read("1") == 1
-        assert "--workers 1" in refused(Workers(), 2).right
-        assert Reload().read(False) is False
-        refused(Reload(), True)
+    @pytest.mark.parametrize(
+        ("value", "number"),
+        [("1", 1), (1, 1), (" 4 ", 4), ("256", 256), ("auto", 0), (" AUTO ", 0), (0, 0)],
+    )
+    def test_workers(self, value: object, number: int) -> None:
+        assert Workers().read(value) == number
+
+    @pytest.mark.parametrize(
+        "wrong", ["0", "257", 257, "-1", -1, "", "1.5", 2.0, 0.0, "all", True, False, None]
+    )
+    def test_what_is_no_number_of_workers(self, wrong: object) -> None:
+        right = refused(Workers(), wrong).right
+        assert right.startswith("Right would be a whole number from 1 to 256, or auto for the ")
+
+    @pytest.mark.parametrize(("number", "text"), [(0, "auto"), (1, "1"), (12, "12")])
+    def test_workers_shown_are_read_again(self, number: int, text: str) -> None:
+        assert Workers().show(number) == text
+        assert Workers().read(text) == number
+
+    @pytest.mark.parametrize(
+        ("value", "name"), [("www-data", "www-data"), ("33", "33"), (33, "33"), (0, "0")]
+    )
+    def test_account(self, value: object, name: str) -> None:
+        assert Account("a user").read(value) == name
+
+    @pytest.mark.parametrize("wrong", ["", "a\nb", -1, True, 3.0, None])
+    def test_what_is_no_account(self, wrong: object) -> None:
+        assert refused(Account("a user"), wrong).right == "Right would be a user."
+
+    def test_a_folder_that_may_come_later(self, tmp_path: Path) -> None:
+        later = str(tmp_path / "later")
+        assert Many(Folder()).read([tmp_path, later]) == (str(tmp_path), later)
+        assert Many(Folder()).beside(["src", "/srv"], "/etc") == ["/etc/src", "/srv"]
+        assert "directory" in refused(Folder(), 5).right
 
 
 @pytest.mark.parametrize(
@@ -293,7 +323,8 @@ class TestParticular:
     [(Duration(), "500ms"), (Size(), "64KiB"), (Mode(), "660"), (Switch(), "on"),
      (Whole(0, 9, {"two": 2}), "two"), (Many(HeaderField(), commas=False), [("A", "b"), "C:d"]),
      (Many(Text()), "a,b"), (RootPath(), "/api/"), (TrustedPeers(), ["::1", "10.0.0.0/8"]),
-     (HeaderField(), "A:b"), (TlsVersion(), 2), (Choice("a", aliases={1: "a"}), 1)],
+     (HeaderField(), "A:b"), (TlsVersion(), 2), (Choice("a", aliases={1: "a"}), 1),
+     (Workers(), "auto"), (Workers(), "3"), (Account("a user"), 33), (Many(Folder()), "~/a,b")],
 )  # fmt: skip
 def test_what_was_read_is_read_again_unchanged(kind: Kind, value: Any) -> None:
     once = kind.read(value)

@@ -88,10 +88,23 @@ class TestEnvironment:
         assert both.config.forwarded_allow_ips == "::1"
 
     def test_several_workers_wanted_by_the_platform(self, here: Path) -> None:
-        error = mistake({}, {"WEB_CONCURRENCY": "4"}, here)
-        assert error.message.startswith("$WEB_CONCURRENCY is '4'")
-        assert "--workers 1" in error.hint
-        assert resolve({"workers": "1"}, {"WEB_CONCURRENCY": "4"}, here).config.workers == 1
+        resolved = resolve({}, {"WEB_CONCURRENCY": "4"}, here)
+        assert resolved.config.workers == 4
+        assert resolved.config.supervised
+        assert resolved.sources["workers"] == "$WEB_CONCURRENCY"
+        error = mistake({}, {"WEB_CONCURRENCY": "many"}, here)
+        assert error.message == "$WEB_CONCURRENCY is 'many': not a whole number."
+        assert "from 1 to 256, or auto" in error.hint
+
+    def test_the_platforms_wish_is_the_last_of_the_environment(self, here: Path) -> None:
+        environ = {"WEB_CONCURRENCY": "4"}
+        both = resolve({}, environ | {"TIDEGATE_WORKERS": "auto"}, here)
+        assert both.config.workers == 0
+        assert both.sources["workers"] == "$TIDEGATE_WORKERS"
+        (here / "tidegate.toml").write_text("workers = 2\n")
+        assert resolve({}, environ, here).config.workers == 4
+        single = resolve({"workers": "1"}, environ, here).config
+        assert (single.workers, single.supervised) == (1, False)
 
     def test_an_empty_variable_is_not_set(self, here: Path) -> None:
         resolved = resolve({}, {"TIDEGATE_PORT": "", "TIDEGATE_LOG_CONFIG": ""}, here)
@@ -150,6 +163,8 @@ class TestFiles:
         (here / "tidegate.toml").write_text(
             'access-log = false\ntimeout-head = 2.5\nbind = ["a:1", "b:2"]\nuds_mode = 0o600\n'
             'limit-body-size = "1MiB"\nlog_config = {version = 1}\n'
+            'workers = "auto"\nuser = 33\numask = "027"\nhealth-bind = "127.0.0.1:9"\n'
+            "limit_max_lifetime = 3600\nsupervise = true\n"
         )
         config = resolve({}, {}, here).config
         assert config.access_log is False
@@ -158,6 +173,12 @@ class TestFiles:
         assert config.uds_mode == 0o600
         assert config.limit_body_size == 1 << 20
         assert config.log_config == {"version": 1}
+        assert config.workers == 0
+        assert config.user == "33"
+        assert config.umask == 0o27
+        assert config.health_bind == ("127.0.0.1:9",)
+        assert config.limit_max_lifetime == 3600.0
+        assert config.supervise is True
 
     @pytest.mark.parametrize(
         ("text", "message", "hint"),
@@ -231,11 +252,14 @@ class TestFiles:
             (inner / name).write_text("x")
         (inner / "tidegate.toml").write_text(
             'ssl_certfile = "c.pem"\nssl_sni = ["a.org=c.pem:k.pem"]\nhost = "c.pem"\n'
+            'pid_file = "a.pid"\nreload_dir = ["src", "/srv"]\nreload = true\n'
         )
         config = resolve({"app_dir": str(inner)}, {}, here).config
         assert config.ssl_certfile == f"{inner}/c.pem"
         assert config.ssl_sni == (f"a.org={inner}/c.pem:{inner}/k.pem",)
         assert config.host == "c.pem"
+        assert config.pid_file == f"{inner}/a.pid"
+        assert config.reload_dir == (f"{inner}/src", "/srv")
 
 
 class TestMistakes:
@@ -243,9 +267,6 @@ class TestMistakes:
         error = mistake({"port": "x"}, {}, here)
         assert error.message == "--port is 'x': not a whole number."
         assert "65535" in error.hint
-
-    def test_a_switch_has_no_value_to_show(self, here: Path) -> None:
-        assert mistake({"reload": True}, {}, here).message.startswith("--reload: ")
 
     def test_an_argument(self, here: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"run\(port\) is 'x'"):
@@ -260,6 +281,23 @@ class TestMistakes:
         (here / "k.pem").write_text("x")
         error = mistake({}, {"TIDEGATE_SSL_KEYFILE": "k.pem"}, here)
         assert error.message.startswith("$TIDEGATE_SSL_KEYFILE is given without --ssl-certfile")
+
+    @pytest.mark.parametrize(
+        ("flags", "environ", "text", "message"),
+        [
+            ({"supervise": False}, {"WEB_CONCURRENCY": "4"}, "",
+             "--supervise is off, and --workers 4 needs it."),
+            ({"preload": True}, {"TIDEGATE_SUPERVISE": "no"}, "",
+             "$TIDEGATE_SUPERVISE is off, and --preload needs it."),
+            ({"reload": True}, {}, "preload = true",
+             "tidegate.toml:preload and --reload exclude each other"),
+        ],
+    )  # fmt: skip
+    def test_a_conflict_of_processes_names_the_origin(
+        self, flags: dict[str, object], environ: dict[str, str], text: str, message: str, here: Path
+    ) -> None:
+        (here / "tidegate.toml").write_text(text)
+        assert mistake(flags, environ, here).message.startswith(message)
 
     def test_a_secret_stays_one(self, here: Path) -> None:
         error = mistake({"ssl_keyfile_password": "hunter2\n"}, {}, here)
@@ -281,6 +319,15 @@ class TestDescribe:
         assert rows["access_log"] == ["on", "default"]
         assert rows["uds"] == ["none", "default"]
         assert rows["root_path"] == ["(empty)", "default"]
+        assert rows["supervise"] == ["none", "default"]
+
+    def test_processes_as_they_will_be(self, here: Path) -> None:
+        rows = self.printed(here, {"workers": "auto", "umask": "0027", "user": "www-data"})
+        assert rows["workers"] == ["auto", "--workers"]
+        assert rows["supervise"] == ["on", "default"]
+        assert rows["umask"] == ["27", "--umask"]
+        assert rows["user"] == ["www-data", "--user"]
+        assert rows["limit_max_memory"] == ["none", "default"]
 
     def test_aligned(self, here: Path) -> None:
         rows = describe(resolve({}, {}, here)).splitlines()

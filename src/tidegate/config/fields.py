@@ -29,12 +29,13 @@ from tidegate.config.kinds import (
 from tidegate.config.option import Settings, flag_of, option, settings
 from tidegate.config.particular import (
     AccessLogFormat,
+    Account,
     Application,
+    Folder,
     HeaderField,
     LogConfig,
     NamedCertificate,
     Port,
-    Reload,
     RootPath,
     TlsVersion,
     TrustedPeers,
@@ -53,10 +54,12 @@ LOGS = "Logs"
 HTTP2 = "HTTP/2"
 SOCKETS = "WebSocket"
 PROCESS = "Process & loop"
+OPERATIONS = "Restarts and operations"
+RELOAD = "Reloading while you write"
 COMPATIBILITY = "Compatibility"
 GROUPS = (
     APPLICATION, LISTEN, TLS, PROXY, ANSWERS, LIMITS, TIMEOUTS, HTTP2, SOCKETS, LOGS, PROCESS,
-    COMPATIBILITY,
+    OPERATIONS, RELOAD, COMPATIBILITY,
 )  # fmt: skip
 
 # sockaddr_un.sun_path has 108 bytes on Linux and 104 on the BSDs and macOS, with the closing NUL.
@@ -160,8 +163,16 @@ class Config(Settings):
     limit_concurrency: int | None = option(
         None, Whole(1), LIMITS, "Connections or requests at once; beyond: 503"
     )
-    limit_max_requests: int | None = option(None, Whole(1), LIMITS, "Requests to serve, then stop")
+    limit_max_requests: int | None = option(
+        None, Whole(1), LIMITS, "Requests after which a worker is replaced; a lone one stops"
+    )
     limit_max_requests_jitter: int = option(0, Whole(0), LIMITS, "At random up to so many more")
+    limit_max_memory: int | None = option(
+        None, Size(1 << 20), LIMITS, "Memory at which a worker is replaced by a new one"
+    )
+    limit_max_lifetime: float | None = option(
+        None, Duration(1.0), LIMITS, "Age at which a worker is replaced by a new one"
+    )
     limit_request_line: int = option(8192, Size(64), LIMITS, "Longest request line")
     limit_header_size: int = option(65536, Size(256), LIMITS, "All request headers together")
     limit_header_count: int = option(100, Whole(1), LIMITS, "Request headers, in number")
@@ -223,14 +234,56 @@ class Config(Settings):
         "auto", Choice("auto", "epoll", "reader"), PROCESS, "auto, epoll or reader"
     )
     workers: int = option(
-        1, Workers(), PROCESS, "Processes; only 1 in this version", fallback="WEB_CONCURRENCY"
+        1,
+        Workers(),
+        PROCESS,
+        "Processes that serve; auto: one for each processor",
+        fallback="WEB_CONCURRENCY",
+    )
+    supervise: bool | None = option(
+        None, Switch(), PROCESS, "Watch and replace the workers; on by itself where needed"
+    )
+    preload: bool = option(
+        False, Switch(), PROCESS, "Import the application once, then fork the workers"
+    )
+    timeout_worker_healthcheck: float = option(
+        30.0, Duration(), PROCESS, "A worker that hangs for so long is replaced; 0: never"
     )
 
-    reload: bool = option(False, Reload(), COMPATIBILITY, "Restart on changes: not there yet")
-    reload_dir: tuple[str, ...] = option((), Many(Text()), COMPATIBILITY, "Goes with --reload")
-    reload_include: tuple[str, ...] = option((), Many(Text()), COMPATIBILITY, "Goes with --reload")
-    reload_exclude: tuple[str, ...] = option((), Many(Text()), COMPATIBILITY, "Goes with --reload")
-    reload_delay: float = option(0.25, Duration(), COMPATIBILITY, "Goes with --reload")
+    pid_file: str | None = option(
+        None, NewFile("the path of a file"), OPERATIONS, "File to write the process number to"
+    )
+    user: str | None = option(
+        None, Account("the name or number of a user"), OPERATIONS, "User to serve as, after binding"
+    )
+    group: str | None = option(
+        None, Account("the name or number of a group"), OPERATIONS, "Group to serve as"
+    )
+    umask: int | None = option(None, Mode(), OPERATIONS, "Permissions new files do not get")
+    health_bind: tuple[str, ...] = option(
+        (),
+        Many(Text("HOST:PORT or unix:PATH", metavar="WHERE")),
+        OPERATIONS,
+        "Where /ready and /live are answered; repeatable",
+    )
+    drain_delay: float = option(
+        0.0, Duration(), OPERATIONS, "Before a stop: time to serve on while /ready says no"
+    )
+    drain_idle: float = option(
+        5.0, Duration(), OPERATIONS, "At a restart: time for idle connections to ask once more"
+    )
+
+    reload: bool = option(False, Switch(), RELOAD, "Restart when files change")
+    reload_dir: tuple[str, ...] = option(
+        (), Many(Folder()), RELOAD, "Directory to watch, instead of the working one"
+    )
+    reload_include: tuple[str, ...] = option(
+        (), Many(Text("a pattern")), RELOAD, "Beside *.py: a pattern such as *.html, or a directory"
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (), Many(Text("a pattern")), RELOAD, "Files or directories that do not count"
+    )
+    reload_delay: float = option(0.25, Duration(), RELOAD, "How long to wait for further changes")
     http: str = option(
         "auto",
         Choice("auto", "h11", "httptools", "zttp"),
@@ -259,9 +312,11 @@ class Config(Settings):
     ws_per_message_deflate: bool = option(
         True, Switch(spelled=True), SOCKETS, "Compress messages, for clients that can"
     )
-    timeout_worker_healthcheck: float = option(
-        5.0, Duration(), COMPATIBILITY, "Goes with several workers"
-    )
+
+    @property
+    def supervised(self) -> bool:
+        """Whether a supervisor watches the workers, rather than one process doing all."""
+        return bool(self.supervise)
 
     def check(self) -> None:
         if self.factory and self.app is None:
@@ -271,6 +326,36 @@ class Config(Settings):
                 "Name the function: tidegate --factory main:create_app",
             )
         self._check_tls()
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """What only a supervisor can do is not asked of a single process."""
+        needing = self._changed(
+            "preload", "limit_max_memory", "limit_max_lifetime", "user", "group", "reload"
+        )
+        if self.workers != 1:
+            needing.append(f"--workers {Workers().show(self.workers)}")
+        if self.supervise is False and needing:
+            raise ConflictError(
+                "supervise",
+                f"is off, and {needing[0]} needs it.",
+                "Leave out --no-supervise"
+                + (", or start with --workers 1." if "--workers" in needing[0] else "."),
+            )
+        if self.supervise is None and needing:
+            object.__setattr__(self, "supervise", True)
+        if self.supervised and self.app is not None and not isinstance(self.app, str):
+            raise ConflictError(
+                "app",
+                "is an object, and a supervisor needs its name: each worker imports it anew.",
+                'Give it as a text: tidegate.run("main:app", workers=4).',
+            )
+        if self.preload and self.reload:
+            raise ConflictError(
+                "preload",
+                "and --reload exclude each other: one keeps the code, the other replaces it.",
+                "Leave out --preload while you write.",
+            )
 
     def _check_tls(self) -> None:
         """TLS options without a certificate would leave the traffic in the clear, unnoticed."""
@@ -303,7 +388,7 @@ class Config(Settings):
 
     def notes(self) -> list[str]:
         """A sentence to log at start for each option that was given and has no effect."""
-        return [*self._parser_notes(), *self._notes_on_what_is_to_come(), *self._idle_notes()]
+        return [*self._parser_notes(), *self._idle_notes(), *self._process_notes()]
 
     def _parser_notes(self) -> list[str]:
         said = []
@@ -322,20 +407,6 @@ class Config(Settings):
             )
         return said
 
-    def _notes_on_what_is_to_come(self) -> list[str]:
-        said = []
-        said += [
-            f"{flag} has no effect yet: this version does not reload."
-            for flag in self._changed(
-                "reload_dir", "reload_include", "reload_exclude", "reload_delay"
-            )
-        ]
-        said += [
-            f"{flag} has no effect yet: with one process there is no worker to ask for its health."
-            for flag in self._changed("timeout_worker_healthcheck")
-        ]
-        return said
-
     def _idle_notes(self) -> list[str]:
         """Options that another one overrules or leaves without work."""
         said = []
@@ -350,4 +421,26 @@ class Config(Settings):
             said.append("--limit-max-requests-jitter has no effect without --limit-max-requests.")
         if self.access_log_file is not None and not self.access_log:
             said.append("--access-log-file has no effect with --no-access-log.")
+        return said
+
+    def _process_notes(self) -> list[str]:
+        """Options that belong to a supervisor or to --reload, where neither is."""
+        said = []
+        if not self.supervised:
+            said += [
+                f"{flag} has no effect without a supervisor (--workers 2, or --supervise)."
+                for flag in self._changed("timeout_worker_healthcheck", "drain_idle")
+            ]
+        if self.reload and self._changed("timeout_worker_healthcheck"):
+            said.append(  # a worker that stands at a breakpoint is not to be killed
+                "--timeout-worker-healthcheck has no effect with --reload:"
+                " a worker may stand still in a debugger."
+            )
+        if not self.reload:
+            said += [
+                f"{flag} has no effect without --reload."
+                for flag in self._changed(
+                    "reload_dir", "reload_include", "reload_exclude", "reload_delay"
+                )
+            ]
         return said

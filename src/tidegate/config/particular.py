@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.config.kinds import File, Switch, Text, Whole, joined, line_of_text
+from tidegate.config.kinds import File, Path, Text, Whole, joined, line_of_text
 from tidegate.config.option import Kind, WrongValueError, listed, near
 
 
@@ -187,29 +187,40 @@ class AccessLogFormat(Text):
 
 
 class Workers(Whole):
+    """A number of processes; 0 stands for `auto`."""
+
+    metavar = "N"
+
     def __init__(self) -> None:
-        super().__init__(1)
+        super().__init__(1, 256)
+        self.right += ", or auto for the processors this process may use"
 
     def read(self, value: object) -> int:
-        number = super().read(value)
-        if number > 1:
-            raise WrongValueError(
-                "this version serves from one process",
-                "Start with --workers 1. Until there are more, start one server for each port or"
-                " socket, and let a proxy share the load among them.",
-            )
-        return number
+        if value == 0 and not isinstance(value, bool) and isinstance(value, int):
+            return 0
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return 0
+        return super().read(value)
+
+    def show(self, value: int) -> str:
+        return str(value) if value else "auto"
 
 
-class Reload(Switch):
-    def read(self, value: object) -> bool:
-        if super().read(value):
-            raise WrongValueError(
-                "this version does not reload",
-                "Leave it out. Until it does, a watcher can restart the server:"
-                " watchfiles 'tidegate main:app'.",
-            )
-        return False
+class Account(Text):
+    """A user or group, by name or number: `user = 33` in TOML is a number."""
+
+    def __init__(self, right: str) -> None:
+        super().__init__(right, metavar="NAME")
+
+    def read(self, value: object) -> str:
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return super().read(str(value) if number else value)
+
+
+class Folder(Path):
+    """A directory by its path; whether it is there matters only to who watches it."""
+
+    right = "a directory"
 
 
 class TlsVersion(Whole):

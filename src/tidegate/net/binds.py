@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -26,6 +26,7 @@ __all__ = [
     "BindKind",
     "Listener",
     "binds_of",
+    "check_apart",
     "open_listener",
     "open_listeners",
     "parse_bind",
@@ -147,7 +148,7 @@ def binds_of(config: Config) -> tuple[Bind, ...]:
     """`bind` when given, else `fd`, `uds`, or `host` with `port`, in uvicorn's order."""
     if config.bind:
         binds = tuple(parse_bind(text) for text in config.bind)
-        _check_apart(binds)
+        check_apart(binds)
         return binds
     if config.fd is not None:
         return (Bind(BindKind.FD, fd=config.fd),)
@@ -156,7 +157,7 @@ def binds_of(config: Config) -> tuple[Bind, ...]:
     return (Bind(BindKind.TCP, config.host.removeprefix("[").removesuffix("]"), config.port),)
 
 
-def _check_apart(binds: tuple[Bind, ...]) -> None:
+def check_apart(binds: Sequence[Bind]) -> None:
     """No descriptor or address may be taken twice."""
     names = [str(bind) for bind in binds if bind.kind is not BindKind.TCP or bind.port]
     for name in names:
@@ -168,12 +169,21 @@ def _check_apart(binds: tuple[Bind, ...]) -> None:
 # -- the sockets -----------------------------------------------------------------------------------
 
 
-def open_listeners(binds: Iterable[Bind], backlog: int, uds_mode: int) -> list[Listener]:
-    """All of them, or none: those already open are closed before the error leaves."""
+def open_listeners(
+    binds: Iterable[Bind], backlog: int, uds_mode: int, inherited: Sequence[Listener] = ()
+) -> list[Listener]:
+    """All of them, or none: those already open are closed before the error leaves.
+
+    Of what a predecessor has left to us, the same bind takes what it had there.
+    """
     opened: list[Listener] = []
     try:
         for bind in binds:
-            opened += open_listener(bind, backlog, uds_mode)
+            name = str(bind)
+            found = [one for one in inherited if one.bind == name]
+            for listener in found or open_listener(bind, backlog, uds_mode):
+                listener.bind = name
+                opened.append(listener)
     except BaseException:
         for listener in opened:
             listener.close()

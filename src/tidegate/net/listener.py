@@ -3,6 +3,10 @@
 The acceptor takes a batch per wake, so that one loop callback serves a burst, and never more than
 a batch, so that a flood of newcomers cannot starve the connections that are open. When the process
 is out of descriptors or memory the listener stays readable: polling on would spin, so it rests.
+
+Where several processes share the listener, all of them are woken, and whoever has more connections
+than the others stands back for a moment. It takes the newcomer itself in the end, if nobody else
+does: the others may be busy, and whether they are is not known here.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import socket
 import stat
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 BATCH = 64  # connections per wake; the rest of the backlog waits for the next turn of the loop
 REST = 1.0  # seconds without accepting after the kernel had nothing left to give
+STEP = 0.002  # seconds to stand back for others, so that they take the newcomer
+STEPS = 16  # times in a row; half as many after each time that nobody came
 
 # The whole process or machine is short of something; the connection stays in the backlog.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -69,13 +75,14 @@ def _shown(path: bytes | str) -> str:
 class Listener:
     """One bound, listening, non-blocking socket, and how it is called in banner and scope."""
 
-    __slots__ = ("_made", "_path", "address", "is_unix", "server", "sock", "wildcard")
+    __slots__ = ("_made", "_path", "address", "bind", "is_unix", "server", "sock", "wildcard")
 
     def __init__(self, sock: socket.socket, *, made_path: str | None = None) -> None:
         """`made_path`: the Unix socket file this process has just created, removed by `close()`."""
         self.sock = sock
         self.is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         self.server: tuple[str, int | None]
+        self.bind = ""  # as it was asked for; several listeners may stem from one
         self._path = made_path
         self._made: tuple[int, int, int] | None = None
         if self.is_unix:
@@ -90,6 +97,33 @@ class Listener:
         if made_path is not None:
             made = os.lstat(made_path)
             self._made = (os.getpid(), made.st_dev, made.st_ino)
+
+    @property
+    def heritage(self) -> str:
+        """What another program needs to go on listening here, and to remove the file at its end."""
+        _, device, inode = self._made or (0, 0, 0)
+        return f"{self.sock.fileno()}\t{device}\t{inode}\t{self._path or ''}\t{self.bind}"
+
+    @classmethod
+    def inherit(cls, heritage: str) -> Listener:
+        """The same listener in another program that has its descriptor; see `heritage`."""
+        descriptor, device, inode, path, bind = heritage.split("\t")
+        listener = cls(socket.socket(fileno=int(descriptor)))
+        listener.sock.set_inheritable(False)
+        listener.sock.setblocking(False)
+        listener.bind = bind
+        if path:
+            listener._path, listener._made = path, (os.getpid(), int(device), int(inode))
+        return listener
+
+    @property
+    def made_path(self) -> str | None:
+        """The file of a Unix socket that this server has made, and still has."""
+        return self._path if self._made is not None else None
+
+    def disown(self) -> None:
+        """The file, if this process made one, is another's to remove."""
+        self._made = None
 
     def server_for(self, sock: socket.socket) -> tuple[str, int | None]:
         """What an accepted connection's scope calls the server; a wildcard asks the connection."""
@@ -112,11 +146,22 @@ class Listener:
             pass  # gone already, or the directory is no longer ours to change
 
 
+class Share(Protocol):
+    """What several processes on one listener know of each other."""
+
+    def is_fuller(self) -> bool:
+        """Whether another one has fewer connections, and should take the next."""
+
+    def progress(self) -> int:
+        """A number that moves when anybody accepts."""
+
+
 class _State(Enum):
     IDLE = "not registered"
     ACCEPTING = "accepting"
     PAUSED = "paused by the owner"
     RESTING = "out of descriptors"
+    STANDING_BACK = "leaving newcomers to others for a moment"
     STOPPED = "stopped"
 
 
@@ -129,7 +174,11 @@ class Acceptor:
         "_loop",
         "_on_accept",
         "_poller",
+        "_seen",
+        "_share",
         "_state",
+        "_steps",
+        "_steps_left",
         "_timer",
         "_told",
         "listener",
@@ -142,8 +191,14 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         on_accept: Callable[[socket.socket, Any], None],
         log: logging.Logger,
+        *,
+        share: Share | None = None,
     ) -> None:
+        """`share` knows the other processes that accept on the same listener."""
         self.listener = listener
+        self._share = share
+        self._steps = self._steps_left = STEPS
+        self._seen = 0  # of everybody's progress
         self._poller = poller
         self._loop = loop
         self._on_accept = on_accept
@@ -167,7 +222,7 @@ class Acceptor:
         """Leave newcomers in the kernel's backlog until `start()`."""
         if self._state is _State.ACCEPTING:
             self._poller.watch(self._fd, read=False, write=False)
-        elif self._state is not _State.RESTING:
+        elif self._state not in {_State.RESTING, _State.STANDING_BACK}:
             return
         self._cancel_timer()
         self._state = _State.PAUSED
@@ -186,6 +241,8 @@ class Acceptor:
         for _ in range(BATCH):
             if self._state is not _State.ACCEPTING:
                 return  # on_accept paused or stopped us
+            if self._share is not None and self._stands_back(self._share):
+                return
             try:
                 sock, peer = accept()
             except BlockingIOError:
@@ -197,6 +254,21 @@ class Acceptor:
                 self._rest(error)
                 return
             self._hand_over(sock, plain_address(peer) if mapped else peer)
+
+    def _stands_back(self, share: Share) -> bool:
+        """Leave a newcomer to others, as long as they take any."""
+        if not share.is_fuller():
+            return False
+        seen, self._seen = self._seen, share.progress()
+        if seen != self._seen:
+            self._steps = self._steps_left = STEPS
+        if self._steps_left:
+            self._steps_left -= 1
+            self._rest_a_while(_State.STANDING_BACK, STEP)
+            return True
+        self._steps >>= 1  # nobody came: they are busy, and waiting helps less and less
+        self._steps_left = self._steps
+        return False
 
     def on_writable(self) -> None:
         """A listening socket is never watched for this."""
@@ -231,10 +303,10 @@ class Acceptor:
         else:
             self._log.error("Cannot accept on %s: %s. Trying again every second", where, error)
 
-    def _rest_a_while(self) -> None:
+    def _rest_a_while(self, state: _State = _State.RESTING, seconds: float = REST) -> None:
         self._poller.watch(self._fd, read=False, write=False)
-        self._state = _State.RESTING
-        self._timer = self._loop.call_later(REST, self._wake)
+        self._state = state
+        self._timer = self._loop.call_later(seconds, self._wake)
 
     def _wake(self) -> None:
         self._timer = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from tidegate.errors import ConfigurationError
 from tidegate.net.tls_detail import ServerObject
+from tidegate.net.tls_files import DiskFiles, Files
 from tidegate.net.tls_socket import Bios, TlsSocket
 
 if TYPE_CHECKING:
@@ -58,7 +59,14 @@ class _Entry:
 class Certificates:
     """All certificates of one worker, from the `ssl_*` options; `wrap` gives a new TLS end."""
 
-    def __init__(self, config: Config, alpn: Sequence[str], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        config: Config,
+        alpn: Sequence[str],
+        log: logging.Logger,
+        files: Files | None = None,
+    ) -> None:
+        self._files = files or DiskFiles()
         self._config = config
         self._alpn = list(alpn)
         self._log = log
@@ -115,7 +123,9 @@ class Certificates:
     def _look(self, entry: _Entry) -> _Stamp:
         """What tells one state of the files from the next; taken before they are read."""
         return tuple(
-            _stamp(path) for path in (entry.cert, entry.key, self._config.ssl_ca_certs) if path
+            self._files.stamp(path)
+            for path in (entry.cert, entry.key, self._config.ssl_ca_certs)
+            if path
         )
 
     def _choose(self, end: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -139,9 +149,10 @@ class Certificates:
         # RFC 9113 9.2.1 forbids both, and either is a way to attack (CRIME; endless handshakes).
         # Session tickets stay as they are: on.
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        context.certificate = _load_pair(context, entry, self._config.ssl_keyfile_password)
+        password = self._config.ssl_keyfile_password
+        context.certificate = _load_pair(context, entry, self._files, password)
         if self._config.ssl_ca_certs:
-            _load_authorities(context, self._config.ssl_ca_certs)
+            _load_authorities(context, self._config.ssl_ca_certs, self._files)
         context.verify_mode = self._verify
         if self._config.ssl_ciphers:
             _set_ciphers(context, self._config.ssl_ciphers)
@@ -177,19 +188,11 @@ def _host(name: str) -> str:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _stamp(path: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)  # through links: certbot and Kubernetes renew by changing them
-    except OSError as error:
-        return (error.errno or 0,)
-    return (found.st_mtime_ns, found.st_ino, found.st_size)
-
-
-def _load_pair(context: ssl.SSLContext, entry: _Entry, password: str | None) -> str:
+def _load_pair(context: ssl.SSLContext, entry: _Entry, files: Files, password: str | None) -> str:
     """Load certificate chain and key; gives the certificate itself as PEM."""
-    leaf = _first_certificate(entry.cert, _read(entry.cert, "certificate"))
+    leaf = _first_certificate(entry.cert, _read(files, entry.cert, "certificate"))
     key = entry.key or entry.cert
-    if b"PRIVATE KEY-----" not in _read(key, "key"):
+    if b"PRIVATE KEY-----" not in _read(files, key, "key"):
         way = "holds the key that was made with the certificate"
         _fail(
             f"The key file {key} holds no private key in PEM form.",
@@ -204,7 +207,8 @@ def _load_pair(context: ssl.SSLContext, entry: _Entry, password: str | None) -> 
         return password or ""
 
     try:
-        context.load_cert_chain(entry.cert, key, answer)
+        with files.lend(entry.cert) as cert_path, files.lend(key) as key_path:
+            context.load_cert_chain(cert_path, key_path, answer)
     except (ssl.SSLError, OSError, ValueError) as error:
         _explain(entry, key, error, asked=asked, given=bool(password))
     return leaf
@@ -246,9 +250,10 @@ def _first_certificate(path: str, content: bytes) -> str:
         _fail(f"The certificate in {path} is damaged.", "Copy it again from where it was issued.")
 
 
-def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+def _load_authorities(context: ssl.SSLContext, path: str, files: Files) -> None:
     try:
-        context.load_verify_locations(cadata=_read(path, "file of authorities").decode("ascii"))
+        content = _read(files, path, "file of authorities")
+        context.load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise ConfigurationError(
             f"The authorities in {path} (--ssl-ca-certs) cannot be used: "
@@ -267,10 +272,9 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str) -> None:
         ) from error
 
 
-def _read(path: str, what: str) -> bytes:
+def _read(files: Files, path: str, what: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read(path)
     except OSError as error:
         hint = f"Check the path, and that this user may read it (working directory: {os.getcwd()})."
         raise ConfigurationError(

@@ -38,9 +38,16 @@ _ESCAPES = {
 
 
 def setup(
-    level: str, log_config: str | Mapping[str, Any] | None, use_colors: bool | None = None
+    level: str,
+    log_config: str | Mapping[str, Any] | None,
+    use_colors: bool | None = None,
+    *,
+    label: str = "",
 ) -> None:
-    """Configure the server's loggers; with a `log_config` (path or dict), nothing but that."""
+    """Configure the server's loggers; with a `log_config` (path or dict), nothing but that.
+
+    `label` stands before every message: which of several processes it is from.
+    """
     logging.addLevelName(TRACE, "TRACE")
     if log_config is not None:
         _apply(log_config)
@@ -52,7 +59,9 @@ def setup(
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         LogFormatter(
-            colors=wants_colors(sys.stderr, use_colors), dated=not _is_terminal(sys.stderr)
+            colors=wants_colors(sys.stderr, use_colors),
+            dated=not _is_terminal(sys.stderr),
+            label=label,
         )
     )
     handler.set_name("tidegate")
@@ -75,9 +84,10 @@ class LogFormatter(logging.Formatter):
     _LABELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}  # noqa: RUF012
     _COLORS = ((logging.ERROR, "1;31"), (logging.WARNING, "33"), (logging.INFO, "32"), (0, "36"))
 
-    def __init__(self, *, colors: bool = False, dated: bool = False) -> None:
+    def __init__(self, *, colors: bool = False, dated: bool = False, label: str = "") -> None:
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
         self._colored = colors
+        self._label = f"[{label}] " if label else ""
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole text of a record, without the line feed at its end."""
@@ -86,7 +96,7 @@ class LogFormatter(logging.Formatter):
         if self._colored:
             color = next(color for least, color in self._COLORS if record.levelno >= least)
             at, level = f"\x1b[2m{at}\x1b[0m", f"\x1b[{color}m{level}\x1b[0m"
-        return f"{at} {level} {self._text(record)}"
+        return f"{at} {level} {self._label}{self._text(record)}"
 
     def _text(self, record: logging.LogRecord) -> str:
         parts = [record.getMessage()]
@@ -151,6 +161,32 @@ def restore() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and f"{name}.".startswith("tidegate."):
             logger.disabled = False
+
+
+def reopen() -> None:
+    """Begin new files where those that the handlers of `logging` write to were moved away."""
+    for handler in _all_handlers():
+        if isinstance(handler, logging.FileHandler):
+            handler.acquire()
+            try:
+                stream, handler.stream = handler.stream, None
+                if stream is not None:
+                    stream.close()
+                handler.stream = handler._open()
+            except OSError as error:
+                print(f"{handler.baseFilename} cannot be opened again: {error}", file=sys.stderr)
+            finally:
+                handler.release()
+
+
+def _all_handlers() -> set[logging.Handler]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    return {
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+    }
 
 
 def _reason(error: BaseException) -> str:

@@ -1,11 +1,14 @@
-"""The signals a server is ended by: the first one asks, the second one insists."""
+"""How signals reach a process: through its event loop, or through a poll of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
@@ -49,3 +52,47 @@ class EndingSignals:
             self._stop(number)
         else:
             self._force()
+
+
+class Inbox:
+    """While entered, the given signals wake whoever polls `fileno()`, and are kept for `take()`.
+
+    For a process without an event loop. Leaving puts back what was there before, also in a child
+    that was forked meanwhile and leaves on its own way.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = tuple(numbers)
+        self._come: list[signal.Signals] = []
+        self._before: dict[int, Any] = {}
+        self._reader, self._writer = socket.socketpair()
+        self._wakeup_before = -1
+
+    def __enter__(self) -> Inbox:
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def take(self) -> list[signal.Signals]:
+        """What has come since, in order; the same one may have come more than once."""
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        come, self._come = self._come, []
+        return come
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._come.append(signal.Signals(number))

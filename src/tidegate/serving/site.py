@@ -67,6 +67,7 @@ class Floor:
         "connections",
         "counters",
         "last_request",
+        "leaving",
         "on_empty",
         "on_last_request",
         "running",
@@ -84,6 +85,7 @@ class Floor:
         self.on_last_request = on_last_request
         self.last_request = last_request
         self.on_empty: Callable[[], None] | None = None  # set while draining
+        self.leaving = False  # a successor serves: each connection has one more request
         self.connections: set[TcpConnection] = set()
         self.running: set[Exchange | Session] = set()
 

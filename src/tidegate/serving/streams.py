@@ -51,6 +51,8 @@ class StreamsConnection(TcpConnection):
         self._patience = StreamPatience(site.terms, self._clock.now)
         self.engine = Http2Engine(site.limits, site.streams, site.defaults, self._read_file)
         self.deadline = self._patience.on_open(self._clock.now)
+        if site.floor.leaving:
+            self.engine.retire()
 
     def receive(self, data: bytes) -> None:
         """Bytes that came before it was known what they are."""
@@ -228,6 +230,11 @@ class StreamsConnection(TcpConnection):
                 self._drained.append(entry)
 
     # ------------------------------------------------------------------------ ends
+
+    def retire(self) -> None:
+        """A GOAWAY says all that there is to say."""
+        TcpConnection.retire(self)
+        self._await_round_trip()
 
     def stop(self) -> None:
         """Graceful: what is open is finished; new requests are told to go elsewhere (6.8)."""

@@ -82,6 +82,8 @@ class TcpConnection(Writing):
             self.carry_streams()
         else:
             self.engine = first_engine(self._site, clear=tls is None)
+            if self._site.floor.leaving:
+                self.engine.retire()
 
     def carry_streams(self) -> StreamsConnection:
         """From here on HTTP/2 is spoken, by a connection that is the same but for its class."""
@@ -335,11 +337,20 @@ class TcpConnection(Writing):
 
     # ------------------------------------------------------------------------ ends
 
+    def retire(self) -> None:
+        """End after one more request: others serve here, and the client cannot be told so."""
+        if self._phase is Phase.OPEN:
+            self.engine.retire()
+            self._turn([])
+
     def stop(self) -> None:
         """Graceful: end after the answer under way, at once where there is none."""
         if self._phase is Phase.OPEN:
-            self.engine.stop()
-            self._turn([])
+            if self.engine.waiting is Waiting.IDLE:
+                self.on_readable()  # a request may lie in the kernel already
+            if not self._phase:
+                self.engine.stop()
+                self._turn([])
         elif self._phase is Phase.OPENING:
             self.close()
 
@@ -484,11 +495,3 @@ class TcpConnection(Writing):
     def look(self, now: float) -> float:
         """Let what is carried see to its own waits; returns when it has the next."""
         return NEVER if self._exchange is None else self._exchange.look(now)
-
-    def reads(self, stream: int) -> bool:
-        """The peer may send: if nothing comes, that is its own doing."""
-        return self._watched[0]
-
-    @property
-    def reading(self) -> bool:
-        return self._watched[0]

@@ -14,7 +14,7 @@ import logging
 import socket
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tidegate.asgi.exchange import Exchange
 from tidegate.asgi.forwarded import TrustedProxies
@@ -27,6 +27,8 @@ from tidegate.net.poller import choose
 from tidegate.observe.counters import Counters
 from tidegate.protocol.engine import Limits, StreamTerms
 from tidegate.protocol.headers import Defaults
+from tidegate.serving.drain import Drain, Farewell
+from tidegate.serving.health import health_app
 from tidegate.serving.negotiate import alpn
 from tidegate.serving.opening import Opening
 from tidegate.serving.site import Floor, Site, Terms
@@ -34,20 +36,29 @@ from tidegate.types import Application
 
 if TYPE_CHECKING:
     from tidegate.asgi.handshaking import Handshaking
-    from tidegate.asgi.session import Session
+    from tidegate.net.tls_files import Files
     from tidegate.observe.access_log import AccessLog
 
 LOG_EVERY = 0.25  # seconds an access line may wait for others
-NAMED = 10  # requests named in the log when they keep a stop waiting
-QUIET = 0.1  # seconds a stop may take without a word about what it waits for
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Post(Protocol):
+    """The place of one of several workers (process/post.py)."""
+
+    @property
+    def leaving(self) -> bool: ...
+    def is_fuller(self, connections: int, taken: int) -> bool: ...
+    def progress(self) -> int: ...
+    def leave(self) -> None: ...
+    def ask_for_successor(self, why: str) -> None: ...
 
 
 class Worker:
     """Serves one application on some listeners; made and used inside one running loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what only some have is named
         self,
         config: Config,
         app: Application,
@@ -56,31 +67,39 @@ class Worker:
         *,
         asgi2: bool = False,
         access: AccessLog | None = None,
+        health: Sequence[Listener] = (),
+        post: Post | None = None,
+        tls_files: Files | None = None,
     ) -> None:
-        if asgi2:
-            from tidegate.asgi.asgi2 import wrap_asgi2
-
-            app = wrap_asgi2(app)  # type: ignore[arg-type]
+        """`health`: listeners on which nothing but health checks is answered; `post`: where this
+        worker stands, if it is one of several; `tls_files`: where to read certificates from."""
+        app = _of_version_3(app) if asgi2 else app
         self.counters = Counters()
         self.clock = Clock()
         self._config = config
         self._listeners = listeners
         self._log = log
         self._access = access
+        self._health = health
+        self._post = post
+        self._tls_files = tls_files
         self._access_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._lifespan = Lifespan(app, config.lifespan, self._context, log)  # type: ignore[arg-type]
-        self._stopping = self._loop.create_future()
-        self._forced = self._loop.create_future()
+        self._stopping: asyncio.Future[Farewell] = self._loop.create_future()
+        self._forced: asyncio.Future[None] = self._loop.create_future()
+        self._delay: asyncio.TimerHandle | None = None
         self._poller = choose(config.poller, self._loop, self.clock.tick, self.clock.read)
         self._deadlines = Deadlines(self._loop, self._on_sweep)
         self._defaults = Defaults(b"tidegate" if config.server_header else b"", _extra(config))
         self._dated = 0
-        self._floor = Floor.of(config, self.counters, self.stop)
+        self._floor = Floor.of(config, self.counters, self._on_last_request)
+        self._drain = Drain(self._floor, self.clock, config, log, self._forced)
         self._service = self._make_service(app)
         self._certificates: Any = None
         self._acceptors: list[Acceptor] = []
+        self._health_acceptors: list[Acceptor] = []
 
     def _make_service(self, app: Application) -> Service:
         return Service(
@@ -101,18 +120,44 @@ class Worker:
         if self._config.ssl_certfile is not None:
             from tidegate.net.tls import Certificates
 
-            self._certificates = Certificates(self._config, alpn(self._config.http2), self._log)
+            self._certificates = Certificates(
+                self._config, alpn(self._config.http2), self._log, self._tls_files
+            )
         await self._lifespan.startup()
         # what is loaded by now stays: the collector need not look at it again
         gc.freeze()
+        share = None if self._post is None else Share(self._post, self._floor)
+        if share is not None:
+            share.is_fuller()  # shows the others that we are here
         for listener in self._listeners:
-            site = self._site(listener)
-            acceptor = Acceptor(listener, self._poller, self._loop, _on_accept(site), self._log)
-            acceptor.start()
-            self._acceptors.append(acceptor)
+            self._acceptors.append(self._accept(listener, self._site(listener), share))
+        for listener in self._health:
+            self._health_acceptors.append(self._accept(listener, self._health_site(listener)))
 
-    def _site(self, listener: Listener) -> Site:
-        config = self._config
+    def _accept(self, listener: Listener, site: Site, share: Share | None = None) -> Acceptor:
+        on_accept = _on_accept(site)
+        acceptor = Acceptor(listener, self._poller, self._loop, on_accept, self._log, share=share)
+        acceptor.start()
+        return acceptor
+
+    def _health_site(self, listener: Listener) -> Site:
+        """The same server without what is the application's: its log, its limits, its TLS."""
+        app = health_app(lambda: self.leaving)
+        config = Config(timeout_keep_alive=self._config.timeout_keep_alive)
+        site = self._site(listener, config)
+        site.service = Service(app, self._loop, self.clock, self._log, record=None, sockets=None)
+        site.floor = Floor.of(config, Counters(), lambda: None)
+        site.certificates = site.state = site.streams = None
+        return site
+
+    @property
+    def leaving(self) -> bool:
+        """The end is announced: who asks whether we are ready is told no."""
+        said = self._post is not None and self._post.leaving
+        return said or self._delay is not None or self._stopping.done()
+
+    def _site(self, listener: Listener, config: Config | None = None) -> Site:
+        config = config or self._config
         trusted = config.forwarded_allow_ips
         return Site(
             service=self._service,
@@ -184,14 +229,42 @@ class Worker:
 
     # ------------------------------------------------------------------------ the end
 
+    @property
+    def requests(self) -> int:
+        return self.counters.requests
+
+    def _on_last_request(self) -> None:
+        if self._post is None:
+            self.stop()
+        else:
+            self._post.ask_for_successor("it has served its requests (--limit-max-requests)")
+
+    def retire(self) -> None:
+        """Begin the graceful end; a successor serves on the same listeners."""
+        if not self._stopping.done():
+            self._stopping.set_result(Farewell.RETIRE)
+
     def stop(self) -> None:
         """Begin the graceful end; `run` goes on from there."""
+        if self._stopping.done():
+            self._drain.end_idle()
+        elif self._config.drain_delay and self._post is None and self._acceptors:
+            if self._delay is None:
+                delay = self._config.drain_delay
+                self._log.info("Not ready any more; draining begins in %g s.", delay)
+                self._delay = self._loop.call_later(delay, self._stop_now)
+        else:
+            self._stop_now()
+
+    def _stop_now(self) -> None:
         if not self._stopping.done():
-            self._stopping.set_result(None)
+            self._stopping.set_result(Farewell.STOP)
 
     def force(self) -> None:
         """End now, whatever is still running."""
-        self.stop()
+        if self._delay is not None:
+            self._delay.cancel()
+        self._stop_now()
         if not self._forced.done():
             self._forced.set_result(None)
 
@@ -201,65 +274,42 @@ class Worker:
 
     async def run(self) -> bool:
         """Serve until stopped, drain, end the application; True if all of it went in good order."""
-        await asyncio.shield(self._stopping)
-        for acceptor in self._acceptors:
-            acceptor.stop()
-        for listener in self._listeners:
-            listener.close()
-        drained = await self._drain()
+        farewell = await asyncio.shield(self._stopping)
+        self._stop_accepting(farewell)
+        drained = await self._drain.run(farewell)
         self._close_all()
         clean = await self._end_lifespan()
+        for acceptor in self._health_acceptors:
+            acceptor.stop()
         if self._access_timer is not None:
             self._access_timer.cancel()
         self._flush_access()
         return drained and clean
 
+    def _stop_accepting(self, farewell: Farewell) -> None:
+        if self._post is not None:
+            self._post.leave()
+        acceptors = self._acceptors
+        if farewell is Farewell.STOP:
+            for acceptor in acceptors:
+                acceptor.on_readable()  # who waits in the backlog would be turned away
+        else:
+            acceptors += self._health_acceptors  # the successor answers for us
+        for acceptor in acceptors:
+            acceptor.stop()
+            acceptor.listener.close()
+
     async def _end_lifespan(self) -> bool:
         ending = asyncio.ensure_future(
             self._lifespan.shutdown(self._config.timeout_graceful_shutdown)
         )
-        await asyncio.wait({ending, self._forced}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {ending, self._forced}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():
             return ending.result()
         ending.cancel()
         self._log.warning("Forced to stop before the application's shutdown was complete")
         return False
-
-    async def _drain(self) -> bool:
-        floor = self._floor
-        empty = self._loop.create_future()
-        floor.on_empty = lambda: None if empty.done() else empty.set_result(None)
-        for exchange in list(floor.running):
-            exchange.stop()
-        for connection in list(floor.connections):
-            connection.stop()
-        if not floor.connections and not floor.running:
-            return True
-        timeout = self._config.timeout_graceful_shutdown
-        quiet = QUIET if timeout is None else min(timeout, QUIET)
-        ends = {empty, self._forced}
-        done, _ = await asyncio.wait(ends, timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            self._log.info("Stopping: waiting for %s", self._awaited())
-            rest = None if timeout is None else timeout - quiet
-            await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-        if empty.done():
-            return True
-        floor.on_empty = None
-        if floor.running:
-            self._log.warning(
-                "%s; ended while still running: %s",
-                "Forced to stop" if self._forced.done() else f"Not done within {timeout:g} s",
-                _named(floor.running, self.clock.tick()),
-            )
-        return not floor.running
-
-    def _awaited(self) -> str:
-        floor = self._floor
-        if floor.running:
-            return _named(floor.running, self.clock.tick())
-        count = len(floor.connections)
-        return f"{count} connection{'s' * (count > 1)} whose peer has not closed yet"
 
     def _close_all(self) -> None:
         """Cancel what is left, close every connection."""
@@ -276,6 +326,27 @@ class Worker:
             await asyncio.wait(left, timeout=1.0)
         self._deadlines.close()
         self._poller.close()
+
+
+def _of_version_3(app: Any) -> Application:
+    from tidegate.asgi.asgi2 import wrap_asgi2
+
+    return wrap_asgi2(app)
+
+
+class Share:
+    """What the workers on one listener know of each other."""
+
+    def __init__(self, post: Post, floor: Floor) -> None:
+        self._post = post
+        self._floor = floor
+
+    def is_fuller(self) -> bool:
+        floor = self._floor
+        return self._post.is_fuller(len(floor.connections), floor.counters.connections)
+
+    def progress(self) -> int:
+        return self._post.progress()
 
 
 def _socket_terms(config: Config) -> SocketTerms | None:
@@ -312,21 +383,6 @@ def _http_date(second: int) -> bytes:
         f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year} "
         f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"
     ).encode()
-
-
-def _named(running: set[Exchange | Session], now: float) -> str:
-    """The requests that are under way, the longest first."""
-    oldest = sorted(running, key=lambda exchange: exchange.since)
-    names = [
-        f"{_kind(one)} {one.request.head.path} ({now - one.since:.1f} s)" for one in oldest[:NAMED]
-    ]
-    if len(oldest) > NAMED:
-        names.append(f"and {len(oldest) - NAMED} more")
-    return ", ".join(names)
-
-
-def _kind(one: Exchange | Session) -> str:
-    return "WebSocket" if one.scope.get("type") == "websocket" else one.request.head.method
 
 
 def _stream_terms(config: Config) -> StreamTerms | None:

@@ -82,6 +82,14 @@ class Writing:
     def taken(self) -> int:
         return self._outbox.taken()
 
+    @property
+    def reading(self) -> bool:
+        return self._watched[0]
+
+    def reads(self, stream: int) -> bool:
+        """The peer may send: if nothing comes, that is its own doing."""
+        return self._watched[0]
+
     def flush_soon(self) -> None:
         """At the end of this callback or loop turn."""
         if not self.flush_due:

@@ -426,10 +426,14 @@ class Http1Engine(Answering):
         self.ending = Ending.ABORT if self._framing is Framing.UNTIL_CLOSE else Ending.STAGED
         self._framing = Framing.DONE
 
-    def stop(self) -> None:
-        """No more requests: `Connection: close` on the answer under way, or the end at once."""
+    def retire(self) -> None:
+        """One more request at most, and `Connection: close` on the next answer."""
         self._stopping = True
         self._keep = self._plain = self.resting = False
+
+    def stop(self) -> None:
+        """No more requests: `Connection: close` on the answer under way, or the end at once."""
+        self.retire()
         if self.waiting is Waiting.IDLE:
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE

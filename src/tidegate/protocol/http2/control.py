@@ -232,6 +232,13 @@ class Control(Pushing):
                     Code.PROTOCOL_ERROR, "priorities for more streams than may be", "RFC 9218 7.1"
                 )
 
+    def retire(self) -> None:
+        """Stop; who has only just come learns of it when it has begun."""
+        if self._life < Life.OPEN:
+            self._stopping = True
+        elif self._life is Life.OPEN:
+            self.stop()
+
     def stop(self) -> None:
         """A GOAWAY that names no stream, then, after a round trip or if asked again, the last."""
         if self._life < Life.OPEN and self._streams:

@@ -1,0 +1,207 @@
+"""Where processes are forked, and where their ends are noticed.
+
+A worker is forked before the application is imported, so that every one of them has the code of
+its own moment, and nothing that the application starts (threads, connections) exists when a fork
+happens. With `--preload` an importer is forked first, imports the application once, and forks the
+workers: it is the only process that forks with an application inside, and it does nothing else. A
+restart makes a new importer; the old one stays as long as it has children, whose ends only it sees.
+
+In a child the supervisor's loop returns the `Birth`, its stack unwinds, and whoever started the
+supervisor makes of the process what it was born for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from tidegate.process.board import Board, Seat
+from tidegate.process.channel import Channel
+from tidegate.process.handle import Handle
+
+_HELD = frozenset(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+
+
+class Role(Enum):
+    WORKER = "worker"
+    IMPORTER = "importer"
+    WATCHER = "watcher"
+
+
+class Birth(NamedTuple):
+    """What a new process was forked for. Only a worker has a seat and a place for its stack."""
+
+    role: Role
+    channel: Channel
+    seat: Seat | None = None
+    stack_fd: int = -1
+
+
+class Importer:
+    """The process that has imported the application, as the supervisor sees it."""
+
+    def __init__(self, pid: int, channel: Channel, generation: int, round_: int) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.generation = generation
+        self.round = round_
+        self.ready = False
+        self.failure = ""
+
+
+def fork() -> int:
+    """`os.fork`, with nothing half-said in a buffer.
+
+    In the child the signals that end or change a process are held: it still has its parent's
+    handlers, which would swallow them. `release_signals` lets them in.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def release_signals() -> None:
+    """In a child that has its own handlers by now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
+
+class Births:
+    """All children of the supervisor. `forget` is called in a child, to close what is not its."""
+
+    def __init__(self, board: Board, *, preload: bool, forget: Callable[[], None]) -> None:
+        self.board = board
+        self.importers: list[Importer] = []
+        self._preload = preload
+        self._forget = forget
+        self._pids: set[int] = set()  # of our own children, until they are reaped
+
+    # ------------------------------------------------------------------------ beginnings
+
+    def bear(self, seat: Seat, generation: int, round_: int) -> Handle | Birth | None:
+        """A new worker: its handle; in the child its birth; None while its importer imports."""
+        if not self._preload:
+            return self._fork_worker(seat, generation)
+        importer = next((one for one in self.importers if one.generation == generation), None)
+        if importer is None:
+            return self._fork_importer(generation, round_)
+        return self._ask(importer, seat) if importer.ready else None
+
+    def _fork_worker(self, seat: Seat, generation: int) -> Handle | Birth:
+        ours, theirs = Channel.pair()
+        stack, stack_in = os.pipe()
+        pid = self._fork()
+        if not pid:
+            ours.close()
+            os.close(stack)
+            return Birth(Role.WORKER, theirs, seat, stack_in)
+        theirs.close()
+        os.close(stack_in)
+        os.set_blocking(stack, False)
+        handle = Handle(ours, stack, seat, generation=generation)
+        handle.pid = pid
+        return handle
+
+    def _fork_importer(self, generation: int, round_: int) -> Birth | None:
+        born = self.fork_aside(Role.IMPORTER)
+        if isinstance(born, Birth):
+            return born
+        self.importers.append(Importer(*born, generation, round_))
+        return None
+
+    def fork_aside(self, role: Role) -> Birth | tuple[int, Channel]:
+        """A process that serves nobody: its id and our end of its channel."""
+        ours, theirs = Channel.pair()
+        pid = self._fork()
+        if not pid:
+            ours.close()
+            return Birth(role, theirs)
+        theirs.close()
+        return pid, ours
+
+    def _ask(self, importer: Importer, seat: Seat) -> Handle:
+        ours, theirs = Channel.pair()
+        stack, stack_in = os.pipe()
+        importer.channel.send(f"fork {seat.number}", (theirs.fileno(), stack_in))
+        theirs.close()
+        os.close(stack_in)
+        os.set_blocking(stack, False)
+        handle = Handle(ours, stack, seat, generation=importer.generation)
+        handle.importer = importer.pid
+        return handle
+
+    def _fork(self) -> int:
+        gc.freeze()  # pages that nobody's collector visits stay shared
+        pid = fork()
+        if pid:
+            self._pids.add(pid)
+        else:
+            self._forget()
+        return pid
+
+    # ------------------------------------------------------------------------ ends
+
+    def reap(self, handles: Iterable[Handle]) -> list[Handle]:
+        """Workers that have ended, with their status, where somebody knows it."""
+        ended = []
+        there = {one.pid for one in self.importers}
+        for handle in handles:
+            if handle.status is None and not handle.importer:
+                handle.status = self.wait_for(handle.pid)
+            orphaned = handle.importer and handle.importer not in there
+            if handle.status is not None or (orphaned and handle.channel.ended):
+                ended.append(handle)
+        if os.getpid() == 1:
+            self._reap_strangers()
+        return ended
+
+    def reap_importers(self) -> list[Importer]:
+        """Importers that have ended, whatever way."""
+        ended = [one for one in self.importers if self.wait_for(one.pid) is not None]
+        for importer in ended:
+            self.importers.remove(importer)
+        return ended
+
+    def dismiss_idle_importers(self, handles: Iterable[Handle], generation: int) -> None:
+        """An importer without children, whose code is not the newest, may go."""
+        used = {handle.importer for handle in handles}
+        for importer in self.importers:
+            if importer.pid not in used and importer.generation != generation:
+                importer.channel.send("end")
+
+    def wait_for(self, pid: int) -> int | None:
+        """The status of a child that has ended, or None."""
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            return None
+        self._pids.discard(pid)
+        return status
+
+    def _reap_strangers(self) -> None:
+        """As process 1 of a container we inherit what others leave behind."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None or found.si_pid in self._pids:
+                    return
+                os.waitpid(found.si_pid, 0)
+
+
+def adopt(descriptor: int) -> Channel:
+    """The channel whose end has come as a descriptor."""
+    return Channel(socket.socket(fileno=descriptor))

@@ -1,0 +1,107 @@
+"""What workers let each other and the supervisor see: numbers in shared memory, one row for each.
+
+Nobody is asked and nobody answers. A worker writes its own row, whoever wants to know reads it;
+a number is one aligned word, so it is never seen half-written. Three things live here: a
+heartbeat, by which the supervisor tells a worker that hangs; the open connections, by which workers
+share newcomers evenly; and how many requests there were.
+
+A listener that several processes share is taken from by whoever is awake first, which may be the
+busiest. So before it accepts, a worker looks whether another one has fewer connections.
+"""
+
+from __future__ import annotations
+
+import mmap
+from time import monotonic_ns
+
+SEATS = 512
+_ROW = 8  # words: a cache line, so that two workers do not write to the same one
+_LOAD, _TAKEN, _BEAT, _REQUESTS = range(4)
+_AWAY = 1 << 62  # the load of a row whose worker accepts nothing
+
+
+class Board:
+    """All the rows, and the word that all of them share: whether the server is leaving."""
+
+    __slots__ = ("_memory", "words")
+
+    def __init__(self, seats: int = SEATS) -> None:
+        self._memory = mmap.mmap(-1, (seats + 1) * _ROW * 8)
+        self.words = memoryview(self._memory).cast("q")
+
+    def seat(self, number: int) -> Seat:
+        """The row for a new worker, cleared; the first is number 0."""
+        seat = self.row(number)
+        seat.clear()
+        self.words[0] = max(self.words[0], seat.at + _ROW)
+        return seat
+
+    def row(self, number: int) -> Seat:
+        """The same row, as it stands."""
+        return Seat(self, number)
+
+    @property
+    def leaving(self) -> bool:
+        """The whole server is about to stop: no health check shall find it ready."""
+        return bool(self.words[1])
+
+    def announce_leaving(self) -> None:
+        self.words[1] = 1
+
+
+class Seat:
+    """One worker's row."""
+
+    __slots__ = ("_board", "_words", "at", "number")
+
+    def __init__(self, board: Board, number: int) -> None:
+        self._board = board
+        self._words = board.words
+        self.number = number
+        self.at = (number + 1) * _ROW
+
+    @property
+    def leaving(self) -> bool:
+        """The whole server is about to stop."""
+        return self._board.leaving
+
+    # ------------------------------------------------------------------------ the worker's
+
+    def beat(self, requests: int) -> None:
+        """The loop turns."""
+        self._words[self.at + _REQUESTS] = requests
+        self._words[self.at + _BEAT] = monotonic_ns()
+
+    def is_fuller(self, connections: int, taken: int) -> bool:
+        """Whether another worker should take the newcomer. Shows how many connections are open
+        here, and how many there have been."""
+        words = self._words
+        words[self.at + _LOAD] = connections
+        words[self.at + _TAKEN] = taken
+        least: int = min(words[_ROW + _LOAD : words[0] : _ROW])
+        return connections - least > least >> 3
+
+    def progress(self) -> int:
+        """A number that moves when any worker accepts."""
+        words = self._words
+        return sum(words[_ROW + _TAKEN : words[0] : _ROW])
+
+    def leave(self) -> None:
+        """Nothing is accepted here any longer, or not yet."""
+        self._words[self.at + _LOAD] = _AWAY
+
+    # ------------------------------------------------------------------------ the supervisor's
+
+    @property
+    def beaten(self) -> float:
+        """When the last beat was, in monotonic seconds; 0 before the first."""
+        return self._words[self.at + _BEAT] / 1e9
+
+    @property
+    def requests(self) -> int:
+        return self._words[self.at + _REQUESTS]
+
+    def clear(self) -> None:
+        """For the next worker."""
+        self.leave()
+        self._words[self.at + _BEAT] = self._words[self.at + _REQUESTS] = 0

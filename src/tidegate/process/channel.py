@@ -1,0 +1,94 @@
+"""Lines of text between two processes, over a pair of sockets; a line may carry descriptors.
+
+Neither side ever waits for the other: what the kernel does not take at once is kept until it does.
+When one side is gone the other reads the end, which is all that is needed to notice a death.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections.abc import Sequence
+
+LONGEST = 65536  # a line that is longer is cut: whoever writes that is not to fill our memory
+_FDS = 4  # descriptors a line may carry
+
+
+class Channel:
+    """One end. Both ends close when either process ends, whatever way it ends."""
+
+    __slots__ = ("_got", "_sock", "_unsent", "descriptors", "ended")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._got = b""
+        self._unsent = b""
+        self.descriptors: list[int] = []  # received, not taken yet
+        self.ended = False
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        ours, theirs = socket.socketpair()
+        return cls(ours), cls(theirs)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
+        """Say a line; to nobody if the other side is gone."""
+        data = line.replace("\n", " ").encode("utf-8", "backslashreplace")[: LONGEST - 1] + b"\n"
+        if descriptors:
+            self._send_with(data, descriptors)
+        else:
+            self._unsent += data
+            self.flush()
+
+    def _send_with(self, data: bytes, descriptors: Sequence[int]) -> None:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        self._sock.setblocking(True)  # a descriptor cannot be kept for later without a copy
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            self._unsent = data[self._sock.sendmsg([data], [rights]) :]
+        except OSError:
+            self.ended = True
+        finally:
+            self._sock.setblocking(False)
+        self.flush()
+
+    def flush(self) -> None:
+        """Try again with what the kernel did not take."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._unsent = b""
+            self.ended = True
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def receive(self) -> list[str]:
+        """The lines that have come; sets `ended` at the end."""
+        try:
+            while True:
+                data, rights, _, _ = socket.recv_fds(self._sock, LONGEST, _FDS)
+                self.descriptors += rights
+                if not data:
+                    self.ended = True
+                    break
+                self._got += data
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.ended = True
+        *lines, self._got = self._got.split(b"\n")
+        self._got = self._got[:LONGEST]
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def close(self) -> None:
+        self._sock.close()

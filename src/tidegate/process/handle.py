@@ -1,0 +1,100 @@
+"""One worker as its supervisor sees it: where it stands, and what has been heard from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from enum import Enum
+
+from tidegate.process.board import Seat
+from tidegate.process.channel import Channel
+
+# What a worker writes its stack to when it is asked, or when it crashes.
+# No application uses the last real-time signal; where there are none (macOS), one has to be shared.
+STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", getattr(signal, "SIGUSR2", 0))
+_STACK_BOUND = 16384  # bytes of it that are kept
+
+
+class State(Enum):
+    """The table `NEXT` says what may follow; a death may follow anything."""
+
+    STARTING = "imports the application and waits for its startup"
+    READY = "serves"
+    LEAVING = "finishes its requests, accepts no more"
+    HANGING = "was asked for its stack; will be killed"
+    GONE = "has ended"
+
+
+NEXT = {
+    State.STARTING: {State.READY, State.LEAVING, State.HANGING, State.GONE},
+    State.READY: {State.LEAVING, State.HANGING, State.GONE},
+    State.LEAVING: {State.HANGING, State.GONE},
+    State.HANGING: {State.GONE},
+    State.GONE: set[State](),
+}
+
+
+class Handle:
+    """`since` is when it came into its state; `due` says why it is to be replaced, if it is."""
+
+    # fmt: off
+    __slots__ = (
+        "_stack", "born", "channel", "due", "failure", "generation", "importer", "oom_before",
+        "pid", "round", "seat", "seen", "since", "stack_fd", "state", "status", "told_slow",
+        "was_ready",
+    )
+    # fmt: on
+
+    def __init__(self, channel: Channel, stack_fd: int, seat: Seat, *, generation: int) -> None:
+        self.pid = 0  # until its importer has said it
+        self.importer = 0  # the process that forked it, where that was not the supervisor
+        self.channel = channel
+        self.stack_fd = stack_fd  # the reading end, non-blocking
+        self.seat = seat
+        self.generation = generation
+        self.state = State.STARTING
+        self.born = self.since = 0.0
+        self.due = ""
+        self.failure = ""  # its own words, where it said why it could not start
+        self.was_ready = False
+        self.told_slow = 0.0
+        self.seen = 0.0  # its last beat that was looked at
+        self.oom_before: int | None = None  # kills for memory up to then
+        self.round = 0
+        self.status: int | None = None  # as waitpid gives it; None: nobody knows
+        self._stack = b""
+
+    def enter(self, state: State, now: float) -> None:
+        """Go on to a state that may follow."""
+        if state not in NEXT[self.state]:
+            raise RuntimeError(f"a worker cannot go from {self.state.name} to {state.name}")
+        self.state = state
+        self.since = now
+        self.was_ready = self.was_ready or state is State.READY
+
+    @property
+    def active(self) -> bool:
+        """It serves, or will: it counts as one of the workers asked for."""
+        return self.state is State.STARTING or self.state is State.READY
+
+    def read_stack(self) -> None:
+        """Take what faulthandler has written."""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.stack_fd, 65536):
+                self._stack = (self._stack + data)[:_STACK_BOUND]
+
+    @property
+    def stack(self) -> str:
+        return self._stack.decode("utf-8", "replace").strip()
+
+    def kill(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+        if self.pid and self.state is not State.GONE:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def let_go(self) -> None:
+        """Close what we hold of it; its seat may be given to the next."""
+        self.channel.close()
+        os.close(self.stack_fd)

@@ -1,0 +1,85 @@
+"""`--preload`: a process that has the application in memory, and forks the workers.
+
+It waits for lines of the supervisor and for the ends of its children, and runs nothing else: what
+the application does when it is imported is done once, here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Sequence
+
+from tidegate.net.listener import Listener
+from tidegate.process.births import Birth, Role, adopt, fork
+from tidegate.process.board import Board
+from tidegate.process.channel import Channel
+from tidegate.process.keys import Keys
+from tidegate.process.signals import Inbox
+
+# Whatever ends a process group (Ctrl+C in a terminal) is the supervisor's business.
+_DEAF_TO = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+
+
+class ImporterLoop:
+    """Until the supervisor says so, or is gone. In a child: its birth."""
+
+    def __init__(
+        self, channel: Channel, board: Board, listeners: Sequence[Listener], keys: Keys
+    ) -> None:
+        self._keys = keys
+        self._listeners = listeners
+        self._channel = channel
+        self._board = board
+        self._children: dict[int, int] = {}  # process -> seat
+        self._inbox = Inbox((signal.SIGCHLD, signal.SIGTERM, *_DEAF_TO))
+        self._over = False
+
+    def run(self) -> Birth | None:
+        with self._inbox:
+            self._channel.send("ready")
+            while not self._over:
+                poll = select.poll()
+                poll.register(self._inbox.fileno(), select.POLLIN)
+                poll.register(self._channel.fileno(), select.POLLIN)
+                poll.poll()
+                self._inbox.take()
+                self._reap()
+                for line in self._channel.receive():
+                    birth = self._obey(line)
+                    if birth is not None:
+                        return birth
+                self._over = self._over or self._channel.ended
+        return None
+
+    def _obey(self, line: str) -> Birth | None:
+        word, _, rest = line.partition(" ")
+        if word == "fork":
+            return self._fork(int(rest))
+        if word == "shut":  # the end is near: nobody shall wait in a backlog for us
+            for listener in self._listeners:
+                listener.close()
+        if word == "files":
+            self._keys.receive(self._channel.descriptors.pop(0))
+        self._over = self._over or word == "end"
+        return None
+
+    def _fork(self, seat: int) -> Birth | None:
+        channel, stack = self._channel.descriptors[:2]
+        del self._channel.descriptors[:2]
+        pid = fork()
+        if not pid:
+            self._channel.close()
+            return Birth(Role.WORKER, adopt(channel), self._board.row(seat), stack)
+        os.close(channel)
+        os.close(stack)
+        self._children[pid] = seat
+        self._channel.send(f"born {seat} {pid}")
+        return None
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._channel.send(f"died {self._children.pop(pid)} {status}")

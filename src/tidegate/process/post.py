@@ -1,0 +1,172 @@
+"""A worker's side of its supervision: what it is told, what it tells, and its heartbeat.
+
+The heart beats from a timer of the event loop, so it stops when the loop does. With every beat the
+worker looks whether it has grown too large or too old; then it asks for a successor, and serves on
+until it is told to leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tidegate.config import Config
+from tidegate.process.births import Birth
+from tidegate.process.handle import STACK_SIGNAL
+from tidegate.process.keys import Keys
+
+BEAT = 0.5  # seconds; half of what the supervisor looks in
+_JITTER = 0.1  # of the lifetime: workers that were started together need not end together
+
+
+class Served(Protocol):
+    """What is told to leave: a `serving.worker.Worker`."""
+
+    def stop(self) -> None: ...
+    def retire(self) -> None: ...
+    def force(self) -> None: ...
+    @property
+    def requests(self) -> int: ...
+
+
+class Post:
+    """One worker's place. `seat` is its row on the board."""
+
+    def __init__(self, birth: Birth, config: Config, keys: Keys) -> None:
+        assert birth.seat is not None
+        self.seat = birth.seat
+        self._channel = birth.channel
+        self._config = config
+        self._keys = keys
+        self._until = float("inf")
+        self._ready = False
+        self._due = False
+        self._worker: Served | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if birth.stack_fd >= 0:
+            faulthandler.enable(birth.stack_fd)
+            if STACK_SIGNAL:
+                faulthandler.register(STACK_SIGNAL, birth.stack_fd, chain=False)
+        # Ctrl+C reaches everybody in the terminal's group; the supervisor decides.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, _ignore)
+
+    def attach(self, worker: Served, reopen_logs: Callable[[], None]) -> None:
+        """Obey from here on, in the running loop."""
+        self._worker = worker
+        self._reopen_logs = reopen_logs
+        self._loop = loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._on_line)
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        loop.add_signal_handler(signal.SIGQUIT, worker.force)
+        self._on_line()
+
+    def detach(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_signal_handler(signal.SIGTERM)
+            self._loop.remove_signal_handler(signal.SIGQUIT)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # ------------------------------------------------------------------------ on the board
+
+    @property
+    def leaving(self) -> bool:
+        return self.seat.leaving
+
+    def is_fuller(self, connections: int, taken: int) -> bool:
+        return self.seat.is_fuller(connections, taken)
+
+    def progress(self) -> int:
+        return self.seat.progress()
+
+    def leave(self) -> None:
+        self.seat.leave()
+
+    # ------------------------------------------------------------------------ what it tells
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """The application is started and connections are accepted."""
+        lifetime = self._config.limit_max_lifetime
+        if lifetime:
+            self._until = time.monotonic() + lifetime * (1 + random.uniform(0, _JITTER))
+        self._ready = True
+        self._beat()
+        self._channel.send(f"ready {json.dumps(facts)}")
+
+    def failed(self, text: str, *, final: bool) -> None:
+        """The start has failed; `final`: trying again would be no use."""
+        self._channel.send(f"failed {json.dumps({'text': text, 'final': final})}")
+
+    def ask_for_successor(self, why: str) -> None:
+        """Serve on until there is one."""
+        if not self._due:
+            self._due = True
+            self._channel.send(f"limit {why}")
+
+    def _beat(self) -> None:
+        assert self._loop is not None and self._worker is not None
+        self.seat.beat(self._worker.requests)
+        self._timer = self._loop.call_later(BEAT, self._beat)
+        if self._due:
+            return
+        if time.monotonic() >= self._until:
+            self.ask_for_successor("its time is up (--limit-max-lifetime)")
+        elif (most := self._config.limit_max_memory) and (used := resident_memory()) > most:
+            self.ask_for_successor(
+                f"it has grown to {used >> 20} MiB (--limit-max-memory {most >> 20} MiB)"
+            )
+
+    # ------------------------------------------------------------------------ what it is told
+
+    def _on_sigterm(self) -> None:
+        """From whoever wants this one worker gone: the supervisor says `stop` to all of them."""
+        assert self._worker is not None
+        if self._due or not self._ready:
+            self._worker.stop()
+        else:
+            self.ask_for_successor("it was sent SIGTERM")
+
+    def _on_line(self) -> None:
+        worker = self._worker
+        assert worker is not None and self._loop is not None
+        for line in self._channel.receive():
+            if line == "retire":
+                worker.retire()
+            elif line == "stop":
+                worker.stop()
+            elif line == "force":
+                worker.force()
+            elif line == "reopen":
+                self._reopen_logs()
+            elif line == "files":
+                self._keys.receive(self._channel.descriptors.pop(0))
+        if self._channel.ended:  # the supervisor is gone, and nobody will replace us
+            self._loop.remove_reader(self._channel.fileno())
+            worker.stop()
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory; where only the most so far is known, that."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Python's own SIG_IGN would be inherited by the programs that an application starts."""

@@ -1,0 +1,198 @@
+"""What a supervisor says of its workers, to the log and to systemd; nothing is decided here.
+
+A failure that several workers share is said once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from tidegate.process.births import Importer
+from tidegate.process.crew import Crew
+from tidegate.process.handle import Handle, State
+from tidegate.process.systemd import Notifier
+from tidegate.process.verdict import OomCounter, verdict
+
+EXTENSION = 10.0  # seconds between two requests for patience while the application starts
+STACK_LINES = 40  # of a worker that hung or crashed
+
+
+class Report:
+    """`complete`: all workers of the start were ready once. `clean`: whatever ended did so in good
+    order. `fatal`: it is no use to try again."""
+
+    def __init__(
+        self, log: logging.Logger, crew: Crew, notifier: Notifier, *, reload: bool
+    ) -> None:
+        self.notifier = notifier
+        self.clean = True
+        self.fatal = False
+        self._log = log
+        self._crew = crew
+        self._reload = reload
+        self._oom = OomCounter()
+        self._restarting = False
+        self.complete = False
+        self._watchdog_due = 0.0
+
+    # ------------------------------------------------------------------------ beginnings
+
+    def on_ready(self, handle: Handle, said: str) -> dict[str, Any]:
+        """A worker serves; returns what it tells of itself."""
+        if self.complete:
+            took = time.monotonic() - handle.born
+            self._log.info("Worker %d is ready (%.1f s).", handle.pid, took)
+        facts: dict[str, Any] = json.loads(said)
+        return facts
+
+    def on_complete(self) -> None:
+        """As many serve as were asked for."""
+        crew = self._crew
+        if not self.complete:
+            self.complete = True
+            pids = [str(handle.pid) for handle in crew.handles if handle.state is State.READY]
+            self._log.info("%d worker%s: %s", len(pids), "s" * (len(pids) != 1), ", ".join(pids))
+        if self._restarting and not crew.rolling:
+            self._restarting = False
+            self._log.info("All workers are new.")
+        if not self._restarting:
+            self.notifier.ready(self._status())
+
+    def on_slow_start(self, handle: Handle, now: float) -> None:
+        self._log.warning(
+            "Worker %d has been starting for %.0f s. It is waited for: the import of the "
+            "application, or its startup, takes that long.",
+            handle.pid,
+            now - handle.since,
+        )
+
+    def on_failed_start(self, handle: Handle, *, first: bool) -> None:
+        if not first:
+            return
+        if handle.failure:
+            self._say_failure(handle.failure)
+        else:
+            self._log.error(
+                "Worker %d ended before it was ready: %s.%s",
+                handle.pid,
+                self._verdict(handle),
+                _indented(handle.stack),
+            )
+        self._say_next_try()
+
+    def on_importer_end(self, importer: Importer, *, first: bool) -> None:
+        if importer.failure:
+            self._say_failure(importer.failure)
+        elif first:
+            self._log.error("The importer (process %d) has ended by itself.", importer.pid)
+        self._say_next_try()
+
+    def _say_failure(self, said: str) -> None:
+        failure = json.loads(said)
+        self._log.error("%s", failure["text"])
+        # what cannot be found or read today will not be found in a second
+        self.fatal = failure["final"] and not self._crew.ever_ready
+
+    def _say_next_try(self) -> None:
+        wait = self._crew.not_before - time.monotonic()
+        if self._reload:
+            self._log.info("Waiting for a change.")
+        elif not self.fatal and wait > 0 and not self._crew.hopeless and not self._crew.rolling:
+            self._log.info("Trying again in %.1f s.", wait)
+
+    def on_hopeless(self) -> None:
+        if not self.fatal:
+            self._log.error(
+                "No worker could be started, %d times in a row: giving up. The reason stands "
+                "above; with --workers 1 the application starts in this process.",
+                self._crew.tries,
+            )
+
+    # ------------------------------------------------------------------------ restarts
+
+    def on_restart(self, why: str) -> None:
+        self._restarting = True
+        self._log.info(
+            "%s: restarting %d worker%s, one at a time.",
+            why,
+            self._crew.wanted,
+            "s" * (self._crew.wanted != 1),
+        )
+        self.notifier.reloading()
+
+    def on_restart_given_up(self) -> None:
+        self._restarting = False
+        self._log.error("The restart is given up: the workers from before serve on.")
+        self.notifier.ready(self._status())
+
+    def on_leaving(self, handle: Handle) -> None:
+        if handle.due:
+            self._log.info("Worker %d leaves: %s.", handle.pid, handle.due)
+
+    # ------------------------------------------------------------------------ ends
+
+    def on_left(self, handle: Handle) -> None:
+        """It was asked to go."""
+        if handle.status:
+            self.clean = False
+            if handle.status > 0xFF or self._crew.count(State.READY):
+                self._log.info("Worker %d has left; not all that it did was done.", handle.pid)
+        else:
+            self._log.debug("Worker %d has left.", handle.pid)
+
+    def on_lost(self, handle: Handle, *, hung: bool) -> None:
+        self.clean = False
+        self._log.error(
+            "Worker %d is gone: %s.%s",
+            handle.pid,
+            self._verdict(handle, hung=hung),
+            _indented(handle.stack),
+        )
+
+    def on_killed(self, handle: Handle) -> None:
+        self.clean = False
+        self._log.warning("Worker %d does not end: killed.", handle.pid)
+
+    def _verdict(self, handle: Handle, *, hung: bool = False) -> str:
+        if handle.status is None:
+            return "it is not known how, since its importer had ended before"
+        return verdict(
+            handle.status, oom_before=handle.oom_before, oom_now=self._oom.read(), hung=hung
+        )
+
+    # ------------------------------------------------------------------------ now and then
+
+    def on_tick(self, now: float) -> None:
+        kills = self._oom.read()
+        for handle in self._crew.handles:
+            if handle.seat.beaten != handle.seen:  # alive after whatever the count counts so far
+                handle.seen, handle.oom_before = handle.seat.beaten, kills
+        if not self.complete and now >= self._watchdog_due:
+            self.notifier.extend(2 * EXTENSION)
+            self._watchdog_due = now + EXTENSION
+        interval = self.notifier.watchdog_interval
+        if self.complete and interval is not None and now >= self._watchdog_due:
+            self._watchdog_due = now + interval
+            self.notifier.watchdog()
+
+    def _status(self) -> str:
+        serving = self._crew.count(State.READY)
+        return f"{serving} worker{'s' * (serving != 1)} serving"
+
+
+def describe_hang(handle: Handle, seconds: float) -> str:
+    return (
+        f"Worker {handle.pid} hangs: its event loop has not turned for {seconds:.0f} s "
+        "(--timeout-worker-healthcheck). It will be replaced; its stack follows."
+    )
+
+
+def _indented(stack: str) -> str:
+    """The stack below the sentence, if there is one."""
+    lines = stack.splitlines()
+    if len(lines) > STACK_LINES:
+        lines = [*lines[:STACK_LINES], "..."]
+    return "".join(f"\n{line}" for line in lines)

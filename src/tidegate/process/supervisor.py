@@ -1,0 +1,452 @@
+"""The supervisor: holds the listeners, starts the workers, watches them, replaces them.
+
+Strategy: one thread, one `poll`, no event loop and not a line of the application. Every turn asks
+the crew who is missing and who may leave, waits for a signal, a line from a child or the time of
+the next look, and takes down what happened. What to do about it follows in the next turn from how
+things stand, so nothing depends on the order in which they came.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tidegate.config import Config
+from tidegate.net.listener import Listener
+from tidegate.process.births import Birth, Births, Importer
+from tidegate.process.board import SEATS, Board
+from tidegate.process.channel import Channel
+from tidegate.process.crew import Crew
+from tidegate.process.handle import STACK_SIGNAL, Handle, State
+from tidegate.process.keys import Keys
+from tidegate.process.report import Report, describe_hang
+from tidegate.process.signals import Inbox
+from tidegate.process.systemd import Notifier
+from tidegate.process.upgrade import Upgrade
+
+if TYPE_CHECKING:
+    from tidegate.process.reloading import Reloading
+
+TICK = 1.0  # seconds between two looks at the heartbeats
+STACK_WAIT = 0.5  # seconds a worker that hangs has to write its stack
+SLOW_START = 30.0  # seconds after which a start is called slow in the log, and again
+KILL_AFTER = 5.0  # seconds beyond all grace until a worker that does not leave is killed
+
+HANDLED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
+)  # fmt: skip
+
+
+class Phase(Enum):
+    """Only forwards, in this order; a phase may be left out."""
+
+    SERVING = 0
+    UNREADY = 1  # serves, but says that it will not for long
+    STOPPING = 2
+    FORCED = 3
+
+
+class Owner(Protocol):
+    """Who has made the supervisor."""
+
+    def on_ready(self, facts: dict[str, Any]) -> None:
+        """The first worker serves, and has told this of itself."""
+
+    def on_complete(self) -> None:
+        """All of them serve for the first time."""
+
+    def reopen_logs(self) -> None:
+        """Begin new log files in this process."""
+
+
+class Supervisor:
+    """See the module. `run` returns twice or more often: here, and in every child."""
+
+    def __init__(
+        self,
+        config: Config,
+        listeners: Sequence[Listener],
+        workers: int,
+        log: logging.Logger,
+        *,
+        upgrade: Upgrade,
+        reloading: Reloading | None,
+        keys: Keys,
+        owner: Owner,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.crew = Crew(workers)
+        self.phase = Phase.SERVING
+        self.listeners = list(listeners)
+        self.board = Board()
+        self.births = Births(self.board, preload=config.preload, forget=self._forget)
+        self.report = Report(log, self.crew, Notifier(os.environ), reload=config.reload)
+        self.upgrade = upgrade
+        self.reloading = reloading
+        self.keys = keys
+        self._owner = owner
+        self._inbox = Inbox(HANDLED)
+        self._stop_at = 0.0
+        self._kill_at = float("inf")
+        self._next_tick = 0.0
+        self._last_tick = 0.0
+        self._code: int | None = None
+
+    def run(self) -> Birth | int:
+        """Until the end: the exit code. In a child that was forked meanwhile: its birth."""
+        with self._inbox:
+            while self._code is None:
+                birth = self._start_missing()
+                if birth is not None:
+                    return birth
+                self._let_surplus_go()
+                self._look_for_the_end()
+                if self._code is None:
+                    self._wait()
+            self.report.notifier.stopping()
+        return self._code
+
+    # ------------------------------------------------------------------------ one turn
+
+    def _start_missing(self) -> Birth | None:
+        crew = self.crew
+        if self.phase.value >= Phase.STOPPING.value:
+            return None
+        if self.reloading is not None and (birth := self.reloading.start(self.births)):
+            return birth
+        for _ in range(crew.missing(time.monotonic())):
+            number = crew.lowest_seat()
+            if number >= SEATS:
+                return None
+            born = self.births.bear(self.board.seat(number), crew.generation, crew.round)
+            if isinstance(born, Birth):
+                return born
+            if born is None:
+                return None
+            born.since = born.told_slow = born.born = time.monotonic()
+            born.round = crew.round
+            crew.handles.append(born)
+        return None
+
+    def _let_surplus_go(self) -> None:
+        if self.phase.value >= Phase.STOPPING.value:
+            return
+        while (handle := self.crew.surplus()) is not None:
+            self.report.on_leaving(handle)
+            self._dismiss(handle, "retire")
+
+    def _dismiss(self, handle: Handle, how: str) -> None:
+        handle.enter(State.LEAVING, time.monotonic())
+        handle.channel.send(how)
+        if not handle.was_ready:
+            handle.kill(signal.SIGTERM)  # it may be importing still, and hear nothing
+
+    def _wait(self) -> None:
+        """Until something happens or is due, and take it down."""
+        poll = select.poll()
+        poll.register(self._inbox.fileno(), select.POLLIN)
+        for channel in self._channels():
+            wanted = select.POLLIN | (select.POLLOUT if channel.unsent else 0)
+            poll.register(channel.fileno(), wanted)
+        now = time.monotonic()
+        until = min(self._next_tick, self._stop_at or self._next_tick, self._kill_at)
+        if self.crew.not_before > now and self.phase is Phase.SERVING:
+            until = min(until, self.crew.not_before)
+        poll.poll(max(0.0, until - now) * 1000 + 1)
+        for number in self._inbox.take():
+            self._on_signal(number)
+        self._hear()
+        self._reap()
+        self._on_time(time.monotonic())
+
+    def _channels(self) -> list[Channel]:
+        """Whom to listen to. Who has nothing to say any more is only waited for."""
+        channels = [handle.channel for handle in self.crew.handles]
+        channels += [importer.channel for importer in self.births.importers]
+        channels += self.upgrade.channels
+        channels += self.reloading.channels if self.reloading is not None else []
+        return [channel for channel in channels if not channel.ended]
+
+    # ------------------------------------------------------------------------ signals
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._on_ending_signal(number)
+        elif number is signal.SIGQUIT:
+            self.log.info("SIGQUIT: stopping at once.")
+            self._force()
+        elif number is signal.SIGUSR1:
+            self.reopen_logs()
+        elif self.phase is not Phase.SERVING:
+            return
+        elif number is signal.SIGHUP:
+            self.restart("SIGHUP")
+        elif number is signal.SIGTTIN:
+            self.resize(self.crew.wanted + 1, "SIGTTIN")
+        elif number is signal.SIGTTOU:
+            self.resize(self.crew.wanted - 1, "SIGTTOU")
+        elif number is signal.SIGUSR2:
+            self.upgrade.begin(self.listeners, self.log)
+
+    def _on_ending_signal(self, number: signal.Signals) -> None:
+        if self.phase is Phase.SERVING:
+            self.stop(f"{number.name}: stopping. Once more ends at once.")
+        else:
+            self.log.info("%s: stopping at once.", number.name)
+            self._force()
+
+    def reopen_logs(self) -> None:
+        self.log.info("SIGUSR1: opening the log files again.")
+        self._owner.reopen_logs()
+        for handle in self.crew.handles:
+            handle.channel.send("reopen")
+
+    def resize(self, workers: int, why: str) -> None:
+        workers = min(max(workers, 1), SEATS // 2)
+        if workers == self.crew.wanted:
+            self.log.info("%s: it stays at %d worker%s.", why, workers, "s" * (workers != 1))
+            return
+        self.crew.wanted = workers
+        self.log.info("%s: %d worker%s from now on.", why, workers, "s" * (workers != 1))
+
+    def restart(self, why: str) -> None:
+        """Replace all workers, one at a time, by ones with new code."""
+        self.crew.renew()
+        self.report.on_restart(why)
+
+    def _reload(self, changed: str) -> None:
+        """Files have changed: the old code answers nothing any more."""
+        if self.phase is Phase.SERVING:
+            self.log.info("Changed: %s. Reloading.", changed)
+            self.crew.renew()
+            for handle in self.crew.handles:
+                if handle.active:
+                    self._dismiss(handle, "stop")
+
+    # ------------------------------------------------------------------------ the end
+
+    def stop(self, why: str) -> None:
+        """Begin the graceful end; with --drain-delay, say so to the balancer first."""
+        self.log.info("%s", why)
+        self.board.announce_leaving()
+        self.report.notifier.stopping()
+        self.upgrade.stop()
+        delay = self.config.drain_delay
+        if delay and self.crew.count(State.READY):
+            self.phase = Phase.UNREADY
+            self._stop_at = time.monotonic() + delay
+            self.log.info("Not ready any more; draining begins in %g s.", delay)
+        else:
+            self._begin_stop("stop")
+
+    def leave_to_successor(self, pid: int) -> None:
+        """A new binary serves on our sockets."""
+        self.report.notifier.main_pid(pid)
+        for listener in self.listeners:
+            listener.disown()
+        self._begin_stop("retire")
+
+    def _begin_stop(self, how: str) -> None:
+        self.phase = Phase.STOPPING
+        self._stop_at = 0.0
+        grace = self.config.timeout_graceful_shutdown
+        if grace is not None:
+            # both the requests and the application's shutdown have it
+            idle = self.config.drain_idle if how == "retire" else 0.0
+            self._kill_at = time.monotonic() + 2 * grace + idle + KILL_AFTER
+        for listener in self.listeners:
+            listener.close()
+        for importer in self.births.importers:
+            importer.channel.send("shut")
+        for handle in self.crew.handles:
+            if handle.active:
+                self._dismiss(handle, how)
+
+    def _force(self) -> None:
+        if self.phase.value < Phase.STOPPING.value:
+            self.upgrade.stop()
+            self._begin_stop("stop")
+        self.phase = Phase.FORCED
+        self._kill_at = min(self._kill_at, time.monotonic() + KILL_AFTER)
+        for handle in self.crew.handles:
+            handle.channel.send("force")
+
+    def _look_for_the_end(self) -> None:
+        if self.phase.value < Phase.STOPPING.value:
+            if self.reloading is None and (self.crew.hopeless or self.report.fatal):
+                self.report.on_hopeless()
+                self._code = 1
+                self._end_importers()
+        elif not self.crew.handles:
+            self._code = 0 if self.report.clean and self.phase is not Phase.FORCED else 1
+            self._end_importers()
+
+    def _end_importers(self) -> None:
+        for importer in self.births.importers:
+            importer.channel.send("end")
+        for importer in self.births.importers:
+            os.waitpid(importer.pid, 0)
+        if self.reloading is not None:
+            self.reloading.stop()
+
+    # ------------------------------------------------------------------------ what is heard
+
+    def _hear(self) -> None:
+        for handle in self.crew.handles:
+            handle.channel.flush()
+            for line in handle.channel.receive():
+                word, _, rest = line.partition(" ")
+                self._on_word(handle, word, rest)
+        for importer in self.births.importers:
+            importer.channel.flush()
+            for line in importer.channel.receive():
+                word, _, rest = line.partition(" ")
+                self._on_importer_word(importer, word, rest)
+        if self.reloading is not None and (changed := self.reloading.hear()):
+            self._reload(changed)
+        if (pid := self.upgrade.taken_over(self.log)) and self.phase is Phase.SERVING:
+            self.leave_to_successor(pid)
+
+    def _on_word(self, handle: Handle, word: str, rest: str) -> None:
+        if word == "ready" and handle.state is State.STARTING:
+            first = not self.crew.ever_ready
+            self.crew.on_ready(handle, time.monotonic())
+            facts = self.report.on_ready(handle, rest)
+            if first:
+                self._owner.on_ready(facts)
+            if self.crew.count(State.READY) >= self.crew.wanted:
+                if not self.report.complete:
+                    self._owner.on_complete()
+                    self.upgrade.announce_ready()
+                self.report.on_complete()
+        elif word == "failed":
+            handle.failure = rest
+        elif word == "limit":
+            handle.due = rest
+
+    def _on_importer_word(self, importer: Importer, word: str, rest: str) -> None:
+        if word == "ready":
+            importer.ready = True
+        elif word == "failed":
+            importer.failure = rest
+        elif word in ("born", "died"):
+            seat, _, number = rest.partition(" ")
+            for handle in self.crew.handles:
+                if handle.seat.number == int(seat) and handle.importer == importer.pid:
+                    if word == "born":
+                        handle.pid = int(number)
+                    else:
+                        handle.status = int(number)
+
+    def _reap(self) -> None:
+        crew = self.crew
+        for handle in self.births.reap(crew.handles):
+            for line in handle.channel.receive():  # its last words
+                word, _, rest = line.partition(" ")
+                self._on_word(handle, word, rest)
+            handle.read_stack()
+            self._on_end(handle, time.monotonic())
+        for importer in self.births.reap_importers():
+            for line in importer.channel.receive():
+                self._on_importer_word(importer, *line.partition(" ")[::2])
+            importer.channel.close()
+            if importer.generation == crew.generation and self.phase is Phase.SERVING:
+                first = crew.on_failed_start(importer.round, time.monotonic())
+                self.report.on_importer_end(importer, first=first)
+                self._give_up_restart()
+        self.births.dismiss_idle_importers(crew.handles, crew.generation)
+        self.upgrade.reap(self.log)
+        if self.reloading is not None:
+            self.reloading.reap(self.births)
+
+    def _on_end(self, handle: Handle, now: float) -> None:
+        crew = self.crew
+        crew.handles.remove(handle)
+        before = handle.state
+        served = now - handle.since
+        handle.enter(State.GONE, now)
+        handle.seat.clear()
+        handle.let_go()
+        if before is State.LEAVING:
+            self.report.on_left(handle)
+        elif handle.was_ready:
+            self.report.on_lost(handle, hung=before is State.HANGING)
+            crew.on_lost(served, now)
+        else:
+            first = crew.on_failed_start(handle.round, now)
+            self.report.on_failed_start(handle, first=first)
+            self._give_up_restart()
+            if self.reloading is not None:
+                crew.await_change()
+
+    def _give_up_restart(self) -> None:
+        """The new code does not start: those with the old one serve on."""
+        crew = self.crew
+        if crew.rolling and crew.tries and crew.count(State.READY):
+            self.report.on_restart_given_up()
+            crew.settle_for_the_old()
+
+    # ------------------------------------------------------------------------ what is due
+
+    def _on_time(self, now: float) -> None:
+        if self._stop_at and now >= self._stop_at:
+            self._begin_stop("stop")
+        if now >= self._kill_at:
+            self._kill_at = now + KILL_AFTER
+            for handle in self.crew.handles:
+                self.report.on_killed(handle)
+                handle.kill(signal.SIGKILL)
+        for handle in self.crew.handles:
+            if handle.state is State.HANGING and now >= handle.since + STACK_WAIT:
+                handle.read_stack()
+                handle.kill(signal.SIGKILL)
+        if now < self._next_tick:
+            return
+        late = now - self._last_tick > 2 * TICK  # we were kept from running: so were the others
+        self._last_tick, self._next_tick = now, now + TICK
+        self.report.on_tick(now)
+        self.keys.look(now, self._pupils())
+        for handle in self.crew.handles:
+            self._check(handle, now, late)
+
+    def _pupils(self) -> list[Channel]:
+        """Who reads certificates, or will fork those who do."""
+        channels = [handle.channel for handle in self.crew.handles if handle.active]
+        return channels + [importer.channel for importer in self.births.importers]
+
+    def _check(self, handle: Handle, now: float, late: bool) -> None:
+        """See whether it starts slowly, or hangs."""
+        if handle.state is State.STARTING:
+            if now - handle.told_slow >= SLOW_START:
+                handle.told_slow = now
+                self.report.on_slow_start(handle, now)
+            return
+        beaten = max(handle.seat.beaten, handle.since)
+        if now - beaten > 2 * TICK:
+            handle.seat.leave()  # its share of the newcomers is for those who turn
+        limit = self.config.timeout_worker_healthcheck
+        if not limit or late or self.config.reload or handle.state is State.HANGING:
+            return
+        if now - beaten > limit:
+            self.log.error("%s", describe_hang(handle, now - beaten))
+            handle.enter(State.HANGING, now)
+            handle.kill(STACK_SIGNAL)
+            self._next_tick = now + STACK_WAIT
+
+    def _forget(self) -> None:
+        """In a child: close what is the supervisor's, so that ends are seen as ends."""
+        for handle in self.crew.handles:
+            handle.let_go()
+        for importer in self.births.importers:
+            importer.channel.close()
+        self.upgrade.forget()
+        if self.reloading is not None:
+            self.reloading.forget()

@@ -1,0 +1,252 @@
+"""From a configuration to a supervisor, and from a birth to what a process was born for.
+
+The supervisor's process never comes past `run()` with the application in memory. In its children
+the same call returns a `Birth`: by then nothing of the supervisor is on the stack, and the process
+goes on here as a worker, an importer or a watcher, and ends as any program does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tidegate.config import Config
+from tidegate.errors import ConfigurationError
+from tidegate.hosting import AccessLogs, announce, facts_of, find, loop_factory, set_up_logs, start
+from tidegate.net.listener import Listener
+from tidegate.net.sockets import Sockets
+from tidegate.process.births import Birth, Role, release_signals
+from tidegate.process.keys import Keys
+from tidegate.process.pid_file import PidFile
+from tidegate.process.post import Post
+from tidegate.process.privileges import Identity, resolve
+from tidegate.process.processors import usable_processors
+from tidegate.process.supervisor import Supervisor
+from tidegate.process.upgrade import LISTENERS, Upgrade
+from tidegate.serving.worker import Worker
+
+if TYPE_CHECKING:
+    from tidegate.discover import Found
+    from tidegate.process.board import Board
+
+log = logging.getLogger("tidegate")
+
+NOT_STARTED = 3  # the exit code of a worker that has said itself why
+
+
+def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -> int:
+    """Serve with workers until a signal ends it; the exit status for the command."""
+    if not hasattr(os, "fork"):
+        raise ConfigurationError(
+            "Several workers need fork(), which this system does not have.",
+            "Serve from one process (--workers 1), or start one server for each port.",
+        )
+    house = _House(config, on_started)
+    try:
+        outcome = house.supervisor.run()
+        if isinstance(outcome, int):
+            log.info("Stopped.")
+            return outcome
+    finally:
+        house.close()
+    return house.become(outcome)
+
+
+class _House:
+    """What the supervisor's process has opened, and its children find there."""
+
+    def __init__(self, config: Config, on_started: Callable[[], None] | None) -> None:
+        self._config = config
+        self._on_started = on_started
+        self._folder = _start_folder()
+        self._owner = os.getpid()
+        self._upgrade = upgrade = Upgrade(os.environ, self._folder)
+        for note in config.notes():
+            log.info("%s", note)
+        inherited = [Listener.inherit(line) for line in os.environ.pop(LISTENERS, "").splitlines()]
+        self._identity = resolve(config.user, config.group)
+        self._keys = Keys(config, handed=self._identity is not None)
+        reloading = _reloading(config)
+        self._pid_file = PidFile(config.pid_file) if config.pid_file else None
+        if not upgrade.taking_over:
+            self.on_complete()
+        try:
+            self._sockets = Sockets(config, inherited)
+        except BaseException:
+            self._remove_pid_file()
+            raise
+        if self._identity is not None:
+            _hand_over(self._identity, self._sockets.all, config.access_log_file)
+        if config.umask is not None:
+            os.umask(config.umask)
+        self.supervisor = Supervisor(
+            config,
+            self._sockets.all,
+            config.workers or usable_processors(),
+            log,
+            upgrade=upgrade,
+            reloading=reloading,
+            keys=self._keys,
+            owner=self,
+        )
+
+    def on_ready(self, facts: dict[str, Any]) -> None:
+        """The first worker serves: say what runs, and where."""
+        for note in facts["notes"]:
+            log.info("%s", note)
+        announce(self._config, facts, self._sockets.serving)
+        if self._on_started is not None:
+            self._on_started()
+
+    def on_complete(self) -> None:
+        """Name this process as the server's; whose place it takes does so until now."""
+        if self._pid_file is not None:
+            self._pid_file.write(taking_over=self._upgrade.taking_over)
+
+    def reopen_logs(self) -> None:
+        from tidegate.observe import logs
+
+        logs.reopen()
+
+    def close(self) -> None:
+        """In the supervisor's process, at its end. Nothing here is its children's to remove."""
+        if os.getpid() == self._owner:
+            self._sockets.close()
+            self._remove_pid_file()
+
+    def _remove_pid_file(self) -> None:
+        if self._pid_file is not None:
+            self._pid_file.remove()
+
+    # ------------------------------------------------------------------------ in a child
+
+    def become(self, birth: Birth) -> int:
+        """Be what this process was forked for; its exit status."""
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)  # by its name: a link may lead to a new release by now
+        if birth.role is Role.WATCHER:
+            return self._watch(birth)
+        if self._identity is not None and os.geteuid() == 0:
+            self._identity.assume()
+        if birth.role is Role.IMPORTER:
+            return self._import(birth, self.supervisor.board)
+        return self._work(birth, None)
+
+    def _import(self, birth: Birth, board: Board) -> int:
+        from tidegate.process.importer import ImporterLoop
+
+        release_signals()
+        found = _find(self._config, lambda **said: birth.channel.send(f"failed {json.dumps(said)}"))
+        if found is None:
+            return NOT_STARTED
+        born = ImporterLoop(birth.channel, board, self._sockets.all, self._keys).run()
+        return 0 if born is None else self._work(born, found)
+
+    def _watch(self, birth: Birth) -> int:
+        from tidegate.process.reloading import watch_for
+
+        self._sockets.close()
+        # Ctrl+C reaches everybody in the terminal's group; the supervisor decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        release_signals()
+        try:
+            watch_for(self._config, birth.channel)
+        except ConfigurationError as error:
+            birth.channel.send(f"failed {json.dumps({'text': _told(error)})}")
+            return NOT_STARTED
+        return 0
+
+    def _work(self, birth: Birth, found: Found | None) -> int:
+        config = self._config
+        set_up_logs(config, label=str(os.getpid()))
+        post = Post(birth, config, self._keys)
+        release_signals()
+        found = found or _find(config, post.failed)
+        if found is None:
+            return NOT_STARTED
+        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+            return runner.run(self._serve(post, found))
+
+    async def _serve(self, post: Post, found: Found) -> int:
+        config = self._config
+        access = AccessLogs(config)
+        worker = Worker(
+            config,
+            found.application,
+            self._sockets.serving,
+            log,
+            asgi2=found.interface == "asgi2",
+            access=access.log,
+            health=self._sockets.health,
+            post=post,
+            tls_files=self._keys.files,
+        )
+        post.attach(worker, access.reopen)
+        try:
+            if not await start(worker):
+                return 0
+            post.ready(facts_of(worker, found))
+            if self._on_started is not None:
+                self._on_started()
+            return 0 if await worker.run() else 1
+        except ConfigurationError as error:
+            post.failed(text=_told(error), final=False)
+            return NOT_STARTED
+        finally:
+            self._sockets.close()
+            await worker.close()
+            access.close()
+            post.detach()
+
+
+def _find(config: Config, failed: Callable[..., None]) -> Found | None:
+    """The application; None once it is said why there is none."""
+    try:
+        return find(config)
+    except ConfigurationError as error:
+        failed(text=_told(error), final=True)
+    except Exception:
+        failed(text=f"The application cannot be loaded.\n{traceback.format_exc()}", final=True)
+    return None
+
+
+def _told(error: ConfigurationError) -> str:
+    return f"{error.message}\n{error.hint}" if error.hint else error.message
+
+
+def _reloading(config: Config) -> Any:
+    if not config.reload:
+        return None
+    from tidegate.process.reloading import Reloading
+
+    return Reloading(config, log)
+
+
+def _hand_over(identity: Identity, listeners: Sequence[Listener], log_file: str | None) -> None:
+    """What workers need and root has made, or would have to."""
+    for listener in listeners:
+        if listener.made_path is not None:
+            os.chown(listener.made_path, identity.uid, identity.gid)
+    if log_file is not None and log_file != "-" and os.geteuid() == 0:
+        try:
+            os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
+        except OSError:
+            return  # it is there, and has the owner it was given; or the worker will say why not
+        os.chown(log_file, identity.uid, identity.gid)
+
+
+def _start_folder() -> str:
+    """The working directory by the name it was entered by, where that is known: a link such as
+    /srv/current leads to the next release one day, and its target does not."""
+    here, named = os.getcwd(), os.environ.get("PWD", "")
+    try:
+        return named if named and os.path.samefile(named, here) else here
+    except OSError:
+        return here
