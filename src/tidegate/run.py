@@ -60,6 +60,11 @@ class Server:
         from tidegate.serving.worker import Worker
 
         config = self.config
+        if config.supervised:
+            raise ConfigurationError(
+                "A Server is one process, and this configuration asks for a supervisor.",
+                "Call tidegate.run(...) instead, or leave out workers, reload and their like.",
+            )
         set_up_logs(config)
         found = self._found or find(config)
         for note in (*found.notes, *config.notes()):

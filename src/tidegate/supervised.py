@@ -34,7 +34,7 @@ from tidegate.serving.worker import Worker
 
 if TYPE_CHECKING:
     from tidegate.discover import Found
-    from tidegate.process.board import Board
+    from tidegate.process.reloading import Reloading
 
 log = logging.getLogger("tidegate")
 
@@ -73,7 +73,7 @@ class _House:
         inherited = [Listener.inherit(line) for line in os.environ.pop(LISTENERS, "").splitlines()]
         self._identity = resolve(config.user, config.group)
         self._keys = Keys(config, handed=self._identity is not None)
-        reloading = _reloading(config)
+        self._reloading = _reloading(config)
         self._pid_file = PidFile(config.pid_file) if config.pid_file else None
         if not upgrade.taking_over:
             self.on_complete()
@@ -92,7 +92,7 @@ class _House:
             config.workers or usable_processors(),
             log,
             upgrade=upgrade,
-            reloading=reloading,
+            reloading=self._reloading,
             keys=self._keys,
             owner=self,
         )
@@ -136,18 +136,36 @@ class _House:
         if self._identity is not None and os.geteuid() == 0:
             self._identity.assume()
         if birth.role is Role.IMPORTER:
-            return self._import(birth, self.supervisor.board)
+            return self._import(birth)
+        if birth.role is Role.WARMER:
+            return self._warm(birth)
         return self._work(birth, None)
 
-    def _import(self, birth: Birth, board: Board) -> int:
-        from tidegate.process.importer import ImporterLoop
-
+    def _import(self, birth: Birth) -> int:
         release_signals()
         found = _find(self._config, lambda **said: birth.channel.send(f"failed {json.dumps(said)}"))
         if found is None:
             return NOT_STARTED
+        return self._bear(birth, found)
+
+    def _bear(self, birth: Birth, found: Found | None) -> int:
+        """Fork workers until the supervisor says so; in one of them: be it."""
+        from tidegate.process.importer import ImporterLoop
+
+        board = self.supervisor.board
         born = ImporterLoop(birth.channel, board, self._sockets.all, self._keys).run()
         return 0 if born is None else self._work(born, found)
+
+    def _warm(self, birth: Birth) -> int:
+        from tidegate.process.warming import warm
+
+        release_signals()
+        assert self._reloading is not None
+        failed = warm(self._reloading.warmth.names)
+        if failed:
+            birth.channel.send(f"unfit {json.dumps(failed)}")
+            return NOT_STARTED
+        return self._bear(birth, None)
 
     def _watch(self, birth: Birth) -> int:
         from tidegate.process.reloading import watch_for
@@ -193,6 +211,8 @@ class _House:
             if not await start(worker):
                 return 0
             post.ready(facts_of(worker, found))
+            if self._reloading is not None:
+                self._tell_modules(post, self._reloading)
             if self._on_started is not None:
                 self._on_started()
             return 0 if await worker.run() else 1
@@ -204,6 +224,11 @@ class _House:
             await worker.close()
             access.close()
             post.detach()
+
+    def _tell_modules(self, post: Post, reloading: Reloading) -> None:
+        from tidegate.process.warming import foreign_modules
+
+        post.tell_modules(foreign_modules(reloading.loaded))
 
 
 def _find(config: Config, failed: Callable[..., None]) -> Found | None:
@@ -221,7 +246,7 @@ def _told(error: ConfigurationError) -> str:
     return f"{error.message}\n{error.hint}" if error.hint else error.message
 
 
-def _reloading(config: Config) -> Any:
+def _reloading(config: Config) -> Reloading | None:
     if not config.reload:
         return None
     from tidegate.process.reloading import Reloading

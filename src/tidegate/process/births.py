@@ -37,6 +37,7 @@ class Role(Enum):
     WORKER = "worker"
     IMPORTER = "importer"
     WATCHER = "watcher"
+    WARMER = "warmer"
 
 
 class Birth(NamedTuple):
@@ -58,6 +59,9 @@ class Importer:
         self.round = round_
         self.ready = False
         self.failure = ""
+
+
+NO_GENERATION = -1  # of an importer that has none of the application's code (warming.py)
 
 
 def fork() -> int:
@@ -95,12 +99,14 @@ class Births:
 
     def bear(self, seat: Seat, generation: int, round_: int) -> Handle | Birth | None:
         """A new worker: its handle; in the child its birth; None while its importer imports."""
+        wanted = generation if self._preload else NO_GENERATION
+        # the newest last
+        importer = next((one for one in self.importers[::-1] if one.generation == wanted), None)
+        if importer is not None and importer.ready:
+            return self._ask(importer, seat, generation)
         if not self._preload:
             return self._fork_worker(seat, generation)
-        importer = next((one for one in self.importers if one.generation == generation), None)
-        if importer is None:
-            return self._fork_importer(generation, round_)
-        return self._ask(importer, seat) if importer.ready else None
+        return None if importer is not None else self._fork_importer(generation, round_)
 
     def _fork_worker(self, seat: Seat, generation: int) -> Handle | Birth:
         ours, theirs = Channel.pair()
@@ -118,11 +124,23 @@ class Births:
         return handle
 
     def _fork_importer(self, generation: int, round_: int) -> Birth | None:
-        born = self.fork_aside(Role.IMPORTER)
+        role = Role.WARMER if generation == NO_GENERATION else Role.IMPORTER
+        born = self.fork_aside(role)
         if isinstance(born, Birth):
             return born
         self.importers.append(Importer(*born, generation, round_))
         return None
+
+    def fork_warmer(self) -> Birth | None:
+        """An importer of what is not the application's, in place of the one before."""
+        self.end_warmers()
+        return self._fork_importer(NO_GENERATION, 0)
+
+    def end_warmers(self) -> None:
+        """What they have imported is not what is wanted any more."""
+        for importer in self.importers:
+            if importer.generation == NO_GENERATION:
+                importer.generation -= 1  # nobody's: dismissed once its children have ended
 
     def fork_aside(self, role: Role) -> Birth | tuple[int, Channel]:
         """A process that serves nobody: its id and our end of its channel."""
@@ -134,14 +152,14 @@ class Births:
         theirs.close()
         return pid, ours
 
-    def _ask(self, importer: Importer, seat: Seat) -> Handle:
+    def _ask(self, importer: Importer, seat: Seat, generation: int) -> Handle:
         ours, theirs = Channel.pair()
         stack, stack_in = os.pipe()
         importer.channel.send(f"fork {seat.number}", (theirs.fileno(), stack_in))
         theirs.close()
         os.close(stack_in)
         os.set_blocking(stack, False)
-        handle = Handle(ours, stack, seat, generation=importer.generation)
+        handle = Handle(ours, stack, seat, generation=generation)
         handle.importer = importer.pid
         return handle
 
@@ -181,7 +199,7 @@ class Births:
         """An importer without children, whose code is not the newest, may go."""
         used = {handle.importer for handle in handles}
         for importer in self.importers:
-            if importer.pid not in used and importer.generation != generation:
+            if importer.pid not in used and importer.generation not in (generation, NO_GENERATION):
                 importer.channel.send("end")
 
     def wait_for(self, pid: int) -> int | None:

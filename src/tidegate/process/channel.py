@@ -10,7 +10,7 @@ import array
 import socket
 from collections.abc import Sequence
 
-LONGEST = 65536  # a line that is longer is cut: whoever writes that is not to fill our memory
+LONGEST = 1 << 20  # a line that is longer is cut: whoever writes that is not to fill our memory
 _FDS = 4  # descriptors a line may carry
 
 
@@ -76,7 +76,7 @@ class Channel:
         """The lines that have come; sets `ended` at the end."""
         try:
             while True:
-                data, rights, _, _ = socket.recv_fds(self._sock, LONGEST, _FDS)
+                data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS)
                 self.descriptors += rights
                 if not data:
                     self.ended = True

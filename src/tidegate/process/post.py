@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import json
+import logging
 import os
 import random
 import signal
@@ -22,6 +23,8 @@ from tidegate.config import Config
 from tidegate.process.births import Birth
 from tidegate.process.handle import STACK_SIGNAL
 from tidegate.process.keys import Keys
+
+log = logging.getLogger("tidegate")
 
 BEAT = 0.5  # seconds; half of what the supervisor looks in
 _JITTER = 0.1  # of the lifetime: workers that were started together need not end together
@@ -47,6 +50,7 @@ class Post:
         self._config = config
         self._keys = keys
         self._until = float("inf")
+        self._most: int | None = None  # bytes of memory
         self._ready = False
         self._due = False
         self._worker: Served | None = None
@@ -101,8 +105,21 @@ class Post:
         if lifetime:
             self._until = time.monotonic() + lifetime * (1 + random.uniform(0, _JITTER))
         self._ready = True
+        most = self._config.limit_max_memory
+        if most and (used := resident_memory()) > most:
+            log.warning(
+                "A fresh worker takes %d MiB already: --limit-max-memory %d MiB is not heeded.",
+                used >> 20,
+                most >> 20,
+            )
+        else:
+            self._most = most
         self._beat()
         self._channel.send(f"ready {json.dumps(facts)}")
+
+    def tell_modules(self, names: list[str]) -> None:
+        """What the next worker could have loaded before it is needed (warming.py)."""
+        self._channel.send(f"modules {json.dumps(names)}")
 
     def failed(self, text: str, *, final: bool) -> None:
         """The start has failed; `final`: trying again would be no use."""
@@ -122,9 +139,9 @@ class Post:
             return
         if time.monotonic() >= self._until:
             self.ask_for_successor("its time is up (--limit-max-lifetime)")
-        elif (most := self._config.limit_max_memory) and (used := resident_memory()) > most:
+        elif self._most and (used := resident_memory()) > self._most:
             self.ask_for_successor(
-                f"it has grown to {used >> 20} MiB (--limit-max-memory {most >> 20} MiB)"
+                f"it has grown to {used >> 20} MiB (--limit-max-memory {self._most >> 20} MiB)"
             )
 
     # ------------------------------------------------------------------------ what it is told

@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import signal
+import sys
 
 from tidegate.config import Config
 from tidegate.process.births import Birth, Births, Role
 from tidegate.process.channel import Channel
+from tidegate.process.warming import Warmth
 from tidegate.process.watch_filter import WatchTerms, watch_terms
 from tidegate.process.watching import Batch, check, syntax_errors, watch
 
@@ -34,16 +36,22 @@ class Reloading:
         self._log = log
         self._channel: Channel | None = None
         self._pid = 0
+        self.warmth = Warmth()
+        self.loaded = frozenset(sys.modules)  # what every child finds loaded
         check(terms_of(config))
 
     def start(self, births: Births) -> Birth | None:
-        """Start the watcher if there is none; in the child: its birth."""
-        if self._channel is not None:
-            return None
-        born = births.fork_aside(Role.WATCHER)
-        if isinstance(born, Birth):
-            return born
-        self._pid, self._channel = born
+        """Start the watcher if there is none, and who warms up; in the child: its birth."""
+        if self._channel is None:
+            born = births.fork_aside(Role.WATCHER)
+            if isinstance(born, Birth):
+                return born
+            self._pid, self._channel = born
+        if self.warmth.wanted:
+            self.warmth.wanted = False
+            return births.fork_warmer()
+        if not self.warmth.fits:
+            births.end_warmers()
         return None
 
     @property
@@ -70,11 +78,12 @@ class Reloading:
             self._log.error("%s\nNothing is restarted until that is put right.", "\n".join(errors))
         return not errors
 
-    def reap(self, births: Births) -> None:
+    def reap(self, births: Births, *, stopping: bool) -> None:
         """A watcher that has ended said why; without it there is nothing to wait for."""
         if self._pid and births.wait_for(self._pid) is not None:
             self._pid = 0
-            self._log.error("Changes are not watched any more; restart the server for that.")
+            if not stopping:
+                self._log.error("Changes are not watched any more; restart the server for that.")
 
     def stop(self) -> None:
         if self._pid:

@@ -331,12 +331,16 @@ class Supervisor:
             handle.failure = rest
         elif word == "limit":
             handle.due = rest
+        elif word == "modules" and self.reloading is not None:
+            self.reloading.warmth.learn(rest)
 
     def _on_importer_word(self, importer: Importer, word: str, rest: str) -> None:
         if word == "ready":
             importer.ready = True
         elif word == "failed":
             importer.failure = rest
+        elif word == "unfit" and self.reloading is not None:
+            self.reloading.warmth.on_failed(rest)
         elif word in ("born", "died"):
             seat, _, number = rest.partition(" ")
             for handle in self.crew.handles:
@@ -365,7 +369,7 @@ class Supervisor:
         self.births.dismiss_idle_importers(crew.handles, crew.generation)
         self.upgrade.reap(self.log)
         if self.reloading is not None:
-            self.reloading.reap(self.births)
+            self.reloading.reap(self.births, stopping=self.phase is not Phase.SERVING)
 
     def _on_end(self, handle: Handle, now: float) -> None:
         crew = self.crew
