@@ -43,9 +43,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         configs.append(config)
         return 7
 
-    stand_in: Any = ModuleType("tidegate.run")
+    stand_in: Any = ModuleType("tidegate.launch")
     stand_in.serve_config = serve_config
-    monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+    monkeypatch.setitem(sys.modules, "tidegate.launch", stand_in)
     return configs
 
 
@@ -98,9 +98,9 @@ class TestServing:
             seen.append(gc.get_threshold()[0])
             return 0
 
-        stand_in: Any = ModuleType("tidegate.run")
+        stand_in: Any = ModuleType("tidegate.launch")
         stand_in.serve_config = serve_config
-        monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+        monkeypatch.setitem(sys.modules, "tidegate.launch", stand_in)
         monkeypatch.setattr(sys, "argv", ["tidegate", "main:app"])
         usual = gc.get_threshold()
         try:
@@ -124,9 +124,9 @@ class TestServing:
         def serve_config(_config: Config, **_: object) -> int:
             raise ConfigurationError("There is no 'app' in main.py.", "Did you mean 'api'?")
 
-        stand_in: Any = ModuleType("tidegate.run")
+        stand_in: Any = ModuleType("tidegate.launch")
         stand_in.serve_config = serve_config
-        monkeypatch.setitem(sys.modules, "tidegate.run", stand_in)
+        monkeypatch.setitem(sys.modules, "tidegate.launch", stand_in)
         assert main(["main:app"]) == 2
         assert capsys.readouterr().err == (
             "tidegate: There is no 'app' in main.py.\n  Did you mean 'api'?\n"

@@ -23,7 +23,7 @@ LEAVES = {"config", "errors", "types", "version", "observe.counters"}
 
 # room -> what it may import beside itself. The longest name that fits a module is its room.
 ALLOWED = {
-    "__init__": {"run", *LEAVES},
+    "__init__": {"launch", *LEAVES},
     "__main__": {"cli"},
     **dict.fromkeys(LEAVES, LEAVES),
     "protocol": {"errors", "types"},
@@ -44,7 +44,7 @@ ALLOWED = {
         "observe",
         *LEAVES,
     },
-    "run": {
+    "launch": {
         "hosting",
         "supervised",
         "serving.worker",
@@ -54,7 +54,7 @@ ALLOWED = {
         "discover",
         *LEAVES,
     },
-    "cli": {"__init__", "run", "discover", *LEAVES},
+    "cli": {"__init__", "launch", "discover", *LEAVES},
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -180,7 +180,7 @@ if TYPE_CHECKING:
     from tidegate.serving.worker import Worker
 def late():
     from . import exchange
-    import_module("tidegate.run")
+    import_module("tidegate.launch")
     import asyncio
 """
         found = set(imported(ast.parse(text), ("tidegate", "asgi")))
@@ -190,7 +190,7 @@ def late():
             "protocol.events",
             "serving.worker",
             "asgi.exchange" if is_module("tidegate.asgi", "exchange") else "asgi",
-            "run",
+            "launch",
         }
 
     @pytest.mark.parametrize(

@@ -32,16 +32,16 @@ SPARED = {
 PROGRAM = """
 import sys
 before = set(sys.modules)
-import tidegate.run
+import tidegate.launch
 from tidegate.cli import main
 
-Server = tidegate.run.Server
+Server = tidegate.launch.Server
 
 class Brief(Server):
     def __init__(self, config, **options):
         super().__init__(config, **{**options, "on_started": self.stop})
 
-tidegate.run.Server = Brief
+tidegate.launch.Server = Brief
 assert main(["served_here:app", "--port", "0", "--no-access-log"]) == 0
 print(*sorted(set(sys.modules) - before))
 """

@@ -13,7 +13,7 @@ from tidegate.version import __version__
 if TYPE_CHECKING:
     from tidegate.config import Config
     from tidegate.errors import ClientDisconnected, ConfigurationError, TidegateError
-    from tidegate.run import Server, run
+    from tidegate.launch import Server, run
 
 __all__ = [
     "ClientDisconnected",
@@ -29,9 +29,9 @@ _HOMES = {
     "ClientDisconnected": "tidegate.errors",
     "Config": "tidegate.config",
     "ConfigurationError": "tidegate.errors",
-    "Server": "tidegate.run",
+    "Server": "tidegate.launch",
     "TidegateError": "tidegate.errors",
-    "run": "tidegate.run",
+    "run": "tidegate.launch",
 }
 
 

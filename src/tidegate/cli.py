@@ -132,7 +132,7 @@ def _act(said: dict[str, Any], on_started: Callable[[], None] | None) -> int:
     if printing:
         print(describe(resolved))
         return 0
-    from tidegate.run import serve_config
+    from tidegate.launch import serve_config
 
     return serve_config(resolved.config, on_started=on_started)
 

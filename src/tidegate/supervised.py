@@ -43,11 +43,6 @@ NOT_STARTED = 3  # the exit code of a worker that has said itself why
 
 def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -> int:
     """Serve with workers until a signal ends it; the exit status for the command."""
-    if not hasattr(os, "fork"):
-        raise ConfigurationError(
-            "Several workers need fork(), which this system does not have.",
-            "Serve from one process (--workers 1), or start one server for each port.",
-        )
     house = _House(config, on_started)
     try:
         outcome = house.supervisor.run()

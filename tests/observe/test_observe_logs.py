@@ -372,6 +372,36 @@ def test_no_line_waits_in_a_buffer(monkeypatch):
     assert raw.getvalue() == b"one\n"
 
 
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u2028"])
+def test_what_a_pipe_takes_in_one_piece_is_whole_lines(monkeypatch, letter):
+    """Otherwise lines of two workers would be torn into each other."""
+    pieces = []
+
+    class Pipe(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            pieces.append(bytes(data))
+            return len(data)
+
+    stream = io.TextIOWrapper(io.BufferedWriter(Pipe()), "utf-8", newline="")
+    monkeypatch.setattr(sys, "stdout", stream)
+    lines = [f"{number} {letter * (number % 300)}\n" for number in range(256)]
+    StreamWriter().write("".join(lines))
+    assert b"".join(pieces).decode() == "".join(lines)
+    assert len(pieces) > 4
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
+
+
+def test_a_line_longer_than_a_piece_goes_alone(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), "utf-8"))
+    text = f"one\n{'x' * 9000}\ntwo\n"
+    StreamWriter().write(text)
+    assert raw.getvalue().decode() == text
+
+
 def collecting(name):
     handler = logging.Handler()
     handler.seen = []

@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import threading
+import types
 
 import pytest
 
+from tidegate.process import signals
 from tidegate.process.signals import ENDING, EndingSignals
 
 
@@ -103,3 +105,18 @@ def test_outside_the_main_thread_nothing_is_touched():
 
 def test_both_signals_of_posix_are_meant():
     assert set(ENDING) >= {signal.SIGINT, signal.SIGTERM}
+
+
+def test_where_loops_know_no_signals(monkeypatch):
+    """Windows: Python's own handlers, which wake the loop."""
+    monkeypatch.setattr(signals, "os", types.SimpleNamespace(name="nt"))
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def test(asked, ending):
+        with ending:
+            await asked.told(signal.SIGTERM)
+            await asked.told(signal.SIGTERM)
+        assert asked.words == [("stop", signal.SIGTERM), "force"]
+
+    run(test)
+    assert signal.getsignal(signal.SIGTERM) is before

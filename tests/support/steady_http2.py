@@ -78,15 +78,16 @@ class Http2Line(Line):
         self._close_if_done()
 
     def give_up(self, lane: Http2Lane) -> str:
-        """The lane has waited too long; how far its request has come."""
+        """The lane has waited too long; how far its request has come. Nobody waits here again."""
         if lane in self._waiting:
             self._waiting.remove(lane)
+            self.retire()
             return "it was never sent: " + ("no free stream" if self._streams else self.step.name)
         found = next(n for n, stream in self._streams.items() if stream.lane is lane)
         stream = self._streams.pop(found)
         self._h2.reset_stream(found, ErrorCodes.CANCEL)
         self._push()
-        self._close_if_done()
+        self.retire()
         return f"status {stream.status}, {len(stream.body)} bytes of the body came in time"
 
     def close(self) -> None:

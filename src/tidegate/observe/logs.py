@@ -15,12 +15,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from tidegate.errors import ConfigurationError
 
 TRACE = 5
+PIPE_BUF = 4096  # Linux and macOS; POSIX promises 512
 LEVELS = {
     "critical": logging.CRITICAL,
     "error": logging.ERROR,
@@ -283,18 +284,39 @@ def access_colors(writer: AccessWriter, use_colors: bool | None) -> bool:
 
 
 class StreamWriter:
-    """Standard output, whatever `sys.stdout` is at that moment."""
+    """Standard output, whatever `sys.stdout` is at that moment.
+
+    Several workers share it, and a pipe takes at most so much in one piece (pipe(7)): of more, the
+    lines of two processes could be torn into each other.
+    """
 
     def write(self, text: str) -> None:
         """Write and flush, so that no line waits for the next one."""
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        for piece in _whole_lines(text, PIPE_BUF):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
 
     def reopen(self) -> None:
         """Nothing to do: standard output belongs to whoever started the server."""
 
     def close(self) -> None:
         """Nothing to do: nothing was opened."""
+
+
+def _whole_lines(text: str, most: int) -> Iterator[str]:
+    """The text in pieces of whole lines, of at most so many bytes where the lines allow it."""
+    if len(text) * 4 <= most or len(text.encode("utf-8", "backslashreplace")) <= most:
+        yield text
+        return
+    piece, size = "", 0
+    for line in text.removesuffix("\n").split("\n"):
+        length = len(line.encode("utf-8", "backslashreplace")) + 1
+        if size and size + length > most:
+            yield piece
+            piece, size = "", 0
+        piece += line + "\n"
+        size += length
+    yield piece
 
 
 class LoggerWriter:

@@ -7,6 +7,7 @@ When one side is gone the other reads the end, which is all that is needed to no
 from __future__ import annotations
 
 import array
+import os
 import socket
 from collections.abc import Sequence
 
@@ -77,6 +78,8 @@ class Channel:
         try:
             while True:
                 data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS)
+                for descriptor in rights:  # not for the programs that an application starts
+                    os.set_inheritable(descriptor, False)
                 self.descriptors += rights
                 if not data:
                     self.ended = True
@@ -92,3 +95,5 @@ class Channel:
 
     def close(self) -> None:
         self._sock.close()
+        while self.descriptors:  # also in a child: these were for its siblings
+            os.close(self.descriptors.pop())

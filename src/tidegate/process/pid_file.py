@@ -108,7 +108,7 @@ class PidFile:
 
 def _alive(pid: int) -> bool:
     """Whether another process has this number."""
-    if pid == os.getpid():
+    if pid == os.getpid() or os.name != "posix":  # elsewhere os.kill ends it, whatever the signal
         return False
     try:
         os.kill(pid, 0)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import time
 from typing import Any
 
@@ -136,12 +138,13 @@ class Report:
 
     def on_left(self, handle: Handle) -> None:
         """It was asked to go."""
-        if handle.status:
-            self.clean = False
-            if handle.status > 0xFF or self._crew.count(State.READY):
-                self._log.info("Worker %d has left; not all that it did was done.", handle.pid)
-        else:
+        status = handle.status or 0
+        if not status or (not handle.was_ready and status == signal.SIGTERM):
             self._log.debug("Worker %d has left.", handle.pid)
+        elif os.WIFSIGNALED(status) and status != signal.SIGKILL:
+            self.on_lost(handle, hung=False)
+        else:
+            self.clean = False  # it has said itself what it could not finish, or was killed for it
 
     def on_lost(self, handle: Handle, *, hung: bool) -> None:
         self.clean = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -32,19 +33,32 @@ class EndingSignals:
         self._stop = stop
         self._force = force
         self._installed = False
+        self._before: dict[signal.Signals, Any] = {}
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> EndingSignals:
         if threading.current_thread() is threading.main_thread():
             self._installed = True
             for number in ENDING:
-                self._loop.add_signal_handler(number, self._on_signal, number)
+                self._handle(number)
         return self
+
+    def _handle(self, number: signal.Signals) -> None:
+        if os.name == "posix":
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        else:  # where loops know no signals, and Python calls handlers between two bytecodes
+            tell = self._loop.call_soon_threadsafe
+            self._before[number] = signal.signal(
+                number, lambda _number, _frame: tell(self._on_signal, number) and None
+            )
 
     def __exit__(self, *exc: object) -> None:
         if self._installed:
             for number in ENDING:
-                self._loop.remove_signal_handler(number)
+                if number in self._before:
+                    signal.signal(number, self._before.pop(number))
+                else:
+                    self._loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.received is None:

@@ -1,9 +1,11 @@
-"""run.py: from a configuration to a running server, and what comes back to its caller."""
+"""launch.py: from a configuration to a running server, and what comes back to its caller."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from tests.support.serve import serve
 
 import tidegate
 from tidegate.config import Config
-from tidegate.run import find
+from tidegate.launch import find
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -31,6 +33,15 @@ def test_public_names_are_there() -> None:
         assert getattr(tidegate, name) is not None
     with pytest.raises(AttributeError):
         _ = tidegate.nothing  # type: ignore[attr-defined]
+
+
+def test_public_names_stay_what_they_are() -> None:
+    """A module of a name's own name would take its place once it is imported."""
+    code = """
+import tidegate, tidegate.cli, tidegate.launch
+assert callable(tidegate.Server) and callable(tidegate.run) and callable(tidegate.run)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_env_file_is_exported_before_the_application_is_imported(
@@ -81,3 +92,17 @@ def test_stop_before_serve_ends_at_once() -> None:
     server = tidegate.Server(Config(app=hello, port=0))
     server.stop()
     assert asyncio.run(server.serve()) in (True, False)
+
+
+def test_a_supervisor_is_refused_where_nothing_can_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setitem(sys.modules, "tidegate.supervised", None)  # importing it would fail
+    with pytest.raises(tidegate.ConfigurationError, match="fork"):
+        tidegate.run("main:app", workers=2)
+
+
+@pytest.mark.parametrize("option", [{"workers": 2}, {"reload": True}, {"supervise": True}])
+def test_a_server_in_a_loop_refuses_what_needs_a_supervisor(option: dict[str, Any]) -> None:
+    server = tidegate.Server(Config(app="main:app", port=0, **option))
+    with pytest.raises(tidegate.ConfigurationError, match="one process"):
+        asyncio.run(server.serve())

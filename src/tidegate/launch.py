@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def serve_config(config: Config, *, on_started: Callable[[], None] | None = None
     """Serve until a signal ends it; the exit status for the command. See `Server` for the rest."""
     set_up_logs(config)
     if config.supervised:
+        _require_fork()
         from tidegate.supervised import supervise
 
         return supervise(config, on_started=on_started)
@@ -151,3 +153,12 @@ def serve_config(config: Config, *, on_started: Callable[[], None] | None = None
         server = Server(config, found=found, on_started=on_started)
         clean = runner.run(server.serve(handle_signals=True))
     return 0 if clean else 1
+
+
+def _require_fork() -> None:
+    """A supervisor's modules cannot even be imported on Windows."""
+    if not hasattr(os, "fork"):
+        raise ConfigurationError(
+            "Workers with a supervisor need fork(), which this system does not have.",
+            "Serve from one process (--workers 1), or start one server for each port.",
+        )
