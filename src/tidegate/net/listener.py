@@ -101,19 +101,23 @@ class Listener:
     @property
     def heritage(self) -> str:
         """What another program needs to go on listening here, and to remove the file at its end."""
+        import json
+
         _, device, inode = self._made or (0, 0, 0)
-        return f"{self.sock.fileno()}\t{device}\t{inode}\t{self._path or ''}\t{self.bind}"
+        return json.dumps([self.sock.fileno(), device, inode, self._path, self.bind])
 
     @classmethod
     def inherit(cls, heritage: str) -> Listener:
         """The same listener in another program that has its descriptor; see `heritage`."""
-        descriptor, device, inode, path, bind = heritage.split("\t")
-        listener = cls(socket.socket(fileno=int(descriptor)))
+        import json
+
+        descriptor, device, inode, path, bind = json.loads(heritage)
+        listener = cls(socket.socket(fileno=descriptor))
         listener.sock.set_inheritable(False)
         listener.sock.setblocking(False)
         listener.bind = bind
         if path:
-            listener._path, listener._made = path, (os.getpid(), int(device), int(inode))
+            listener._path, listener._made = path, (os.getpid(), device, inode)
         return listener
 
     @property

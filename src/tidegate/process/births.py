@@ -201,6 +201,8 @@ class Births:
         for importer in self.importers:
             if importer.pid not in used and importer.generation not in (generation, NO_GENERATION):
                 importer.channel.send("end")
+                if not importer.ready:
+                    os.kill(importer.pid, signal.SIGTERM)  # it imports, and hears nothing
 
     def wait_for(self, pid: int) -> int | None:
         """The status of a child that has ended, or None."""

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence
 
 LONGEST = 1 << 20  # a line that is longer is cut: whoever writes that is not to fill our memory
+_READS = 64  # in one go: who never stops writing must not hold us for ever
 _FDS = 4  # descriptors a line may carry
 
 
@@ -76,7 +77,7 @@ class Channel:
     def receive(self) -> list[str]:
         """The lines that have come; sets `ended` at the end."""
         try:
-            while True:
+            for _ in range(_READS):
                 data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS)
                 for descriptor in rights:  # not for the programs that an application starts
                     os.set_inheritable(descriptor, False)

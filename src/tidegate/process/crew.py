@@ -14,6 +14,7 @@ TRIES = 4  # rounds of starts that fail before it is given up
 FIRST_DELAY = 0.5  # seconds before the second try; each further one takes twice as long
 LONGEST_DELAY = 30.0
 YOUNG = 10.0  # seconds: a worker that ends sooner after its start did not end by chance
+RECENT = 120.0  # seconds after which an early end does not count with the next
 
 
 class Crew:
@@ -28,6 +29,7 @@ class Crew:
         self.round = 0
         self.ever_ready = False
         self._early_ends = 0
+        self._last_early_end = 0.0
 
     # ------------------------------------------------------------------------ who is there
 
@@ -69,7 +71,11 @@ class Crew:
         return 1 if short == 0 and calm and self._replaceable() else 0
 
     def surplus(self) -> Handle | None:
-        """Who may leave now, if anybody: with a successor that serves already."""
+        """Who may leave now, if anybody: with a successor that serves already, or because it
+        starts with old code and serves nobody."""
+        for handle in self.handles:
+            if handle.state is State.STARTING and handle.generation < self.generation:
+                return handle
         if self.count(State.READY) <= self.wanted or self.count(State.LEAVING, State.HANGING):
             return None
         replaceable = self._replaceable()
@@ -117,7 +123,10 @@ class Crew:
     def on_lost(self, served: float, now: float) -> None:
         """A worker that had served for so many seconds ended by itself: replace it, not in haste
         if this goes on."""
-        self._early_ends = self._early_ends + 1 if served < YOUNG else 0
+        recent = now - self._last_early_end < RECENT
+        self._early_ends = (self._early_ends if recent else 0) + 1 if served < YOUNG else 0
+        if self._early_ends:
+            self._last_early_end = now
         if self._early_ends > self.wanted:
             delay = FIRST_DELAY * 2 ** min(self._early_ends - self.wanted - 1, 10)
             self.not_before = max(self.not_before, now + min(delay, LONGEST_DELAY))

@@ -40,9 +40,9 @@ class Handle:
 
     # fmt: off
     __slots__ = (
-        "_stack", "born", "channel", "due", "failure", "generation", "importer", "oom_before",
-        "pid", "round", "seat", "seen", "since", "stack_fd", "state", "status", "told_slow",
-        "was_ready",
+        "_stack", "born", "channel", "done", "due", "failure", "generation", "importer",
+        "oom_before", "pid", "ready_at", "round", "seat", "seen", "since", "stack_fd", "state",
+        "status", "told_slow", "was_ready",
     )
     # fmt: on
 
@@ -54,7 +54,8 @@ class Handle:
         self.seat = seat
         self.generation = generation
         self.state = State.STARTING
-        self.born = self.since = 0.0
+        self.born = self.since = self.ready_at = 0.0
+        self.done = False  # it has let go of everything, and has only to end
         self.due = ""
         self.failure = ""  # its own words, where it said why it could not start
         self.was_ready = False
@@ -71,7 +72,8 @@ class Handle:
             raise RuntimeError(f"a worker cannot go from {self.state.name} to {state.name}")
         self.state = state
         self.since = now
-        self.was_ready = self.was_ready or state is State.READY
+        if state is State.READY:
+            self.was_ready, self.ready_at = True, now
 
     @property
     def active(self) -> bool:

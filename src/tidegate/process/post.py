@@ -27,6 +27,7 @@ from tidegate.process.keys import Keys
 log = logging.getLogger("tidegate")
 
 BEAT = 0.5  # seconds; half of what the supervisor looks in
+LONGEST_REASON = 16384  # characters of why a start failed
 _JITTER = 0.1  # of the lifetime: workers that were started together need not end together
 
 
@@ -79,6 +80,7 @@ class Post:
             self._loop.remove_reader(self._channel.fileno())
             self._loop.remove_signal_handler(signal.SIGTERM)
             self._loop.remove_signal_handler(signal.SIGQUIT)
+            self._channel.send("done")
         if self._timer is not None:
             self._timer.cancel()
 
@@ -123,7 +125,8 @@ class Post:
 
     def failed(self, text: str, *, final: bool) -> None:
         """The start has failed; `final`: trying again would be no use."""
-        self._channel.send(f"failed {json.dumps({'text': text, 'final': final})}")
+        said = {"text": text[:LONGEST_REASON], "final": final}
+        self._channel.send(f"failed {json.dumps(said)}")
 
     def ask_for_successor(self, why: str) -> None:
         """Serve on until there is one."""

@@ -20,6 +20,8 @@ from tidegate.process.warming import Warmth
 from tidegate.process.watch_filter import WatchTerms, watch_terms
 from tidegate.process.watching import Batch, check, syntax_errors, watch
 
+MOST = 500  # changed files that are told of; a branch that was switched may have more
+
 __all__ = ["Reloading", "watch_for"]
 
 
@@ -100,6 +102,6 @@ def watch_for(config: Config, channel: Channel) -> None:
     """In the watcher's process: tell of every change until the supervisor is gone."""
     watch(
         terms_of(config),
-        lambda batch: channel.send(f"changed {json.dumps(batch.paths)}"),
+        lambda batch: channel.send(f"changed {json.dumps(batch.paths[:MOST])}"),
         channel.fileno(),
     )

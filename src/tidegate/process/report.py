@@ -37,6 +37,7 @@ class Report:
         self._reload = reload
         self._oom = OomCounter()
         self._restarting = False
+        self._told = ""  # the last status
         self.complete = False
         self._watchdog_due = 0.0
 
@@ -51,17 +52,24 @@ class Report:
         return facts
 
     def on_complete(self) -> None:
-        """As many serve as were asked for."""
+        """As many serve as were asked for; called as long as that is so."""
         crew = self._crew
         if not self.complete:
             self.complete = True
             pids = [str(handle.pid) for handle in crew.handles if handle.state is State.READY]
             self._log.info("%d worker%s: %s", len(pids), "s" * (len(pids) != 1), ", ".join(pids))
+            self._tell_ready()
         if self._restarting and not crew.rolling:
             self._restarting = False
             self._log.info("All workers are new.")
-        if not self._restarting:
-            self.notifier.ready(self._status())
+            self._tell_ready()
+        elif not self._restarting and self._told != self._status():
+            self._told = self._status()
+            self.notifier.status(self._told)
+
+    def _tell_ready(self) -> None:
+        self._told = self._status()
+        self.notifier.ready(self._told)
 
     def on_slow_start(self, handle: Handle, now: float) -> None:
         self._log.warning(
@@ -128,7 +136,7 @@ class Report:
     def on_restart_given_up(self) -> None:
         self._restarting = False
         self._log.error("The restart is given up: the workers from before serve on.")
-        self.notifier.ready(self._status())
+        self._tell_ready()
 
     def on_leaving(self, handle: Handle) -> None:
         if handle.due:

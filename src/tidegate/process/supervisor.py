@@ -108,6 +108,7 @@ class Supervisor:
                 if birth is not None:
                     return birth
                 self._let_surplus_go()
+                self._see_complete()
                 self._look_for_the_end()
                 if self._code is None:
                     self._wait()
@@ -142,6 +143,14 @@ class Supervisor:
         while (handle := self.crew.surplus()) is not None:
             self.report.on_leaving(handle)
             self._dismiss(handle, "retire")
+
+    def _see_complete(self) -> None:
+        """As many serve as were asked for, and none of them is to be replaced for its code."""
+        if self.phase is Phase.SERVING and self.crew.count(State.READY) >= self.crew.wanted:
+            if not self.report.complete:
+                self._owner.on_complete()
+                self.upgrade.announce_ready()
+            self.report.on_complete()
 
     def _dismiss(self, handle: Handle, how: str) -> None:
         handle.enter(State.LEAVING, time.monotonic())
@@ -257,15 +266,12 @@ class Supervisor:
     def _begin_stop(self, how: str) -> None:
         self.phase = Phase.STOPPING
         self._stop_at = 0.0
-        grace = self.config.timeout_graceful_shutdown
-        if grace is not None:
-            # both the requests and the application's shutdown have it
-            idle = self.config.drain_idle if how == "retire" else 0.0
-            self._kill_at = time.monotonic() + 2 * grace + idle + KILL_AFTER
         for listener in self.listeners:
             listener.close()
         for importer in self.births.importers:
             importer.channel.send("shut")
+            if not importer.ready:
+                os.kill(importer.pid, signal.SIGTERM)  # it imports, and hears nothing
         for handle in self.crew.handles:
             if handle.active:
                 self._dismiss(handle, how)
@@ -292,7 +298,8 @@ class Supervisor:
     def _end_importers(self) -> None:
         for importer in self.births.importers:
             importer.channel.send("end")
-        for importer in self.births.importers:
+            if not importer.ready:
+                os.kill(importer.pid, signal.SIGKILL)
             os.waitpid(importer.pid, 0)
         if self.reloading is not None:
             self.reloading.stop()
@@ -300,16 +307,16 @@ class Supervisor:
     # ------------------------------------------------------------------------ what is heard
 
     def _hear(self) -> None:
+        for importer in self.births.importers:  # first: who is born is named before it speaks
+            importer.channel.flush()
+            for line in importer.channel.receive():
+                word, _, rest = line.partition(" ")
+                self._on_importer_word(importer, word, rest)
         for handle in self.crew.handles:
             handle.channel.flush()
             for line in handle.channel.receive():
                 word, _, rest = line.partition(" ")
                 self._on_word(handle, word, rest)
-        for importer in self.births.importers:
-            importer.channel.flush()
-            for line in importer.channel.receive():
-                word, _, rest = line.partition(" ")
-                self._on_importer_word(importer, word, rest)
         if self.reloading is not None and (changed := self.reloading.hear()):
             self._reload(changed)
         if (pid := self.upgrade.taken_over(self.log)) and self.phase is Phase.SERVING:
@@ -322,15 +329,12 @@ class Supervisor:
             facts = self.report.on_ready(handle, rest)
             if first:
                 self._owner.on_ready(facts)
-            if self.crew.count(State.READY) >= self.crew.wanted:
-                if not self.report.complete:
-                    self._owner.on_complete()
-                    self.upgrade.announce_ready()
-                self.report.on_complete()
         elif word == "failed":
             handle.failure = rest
         elif word == "limit":
             handle.due = rest
+        elif word == "done":
+            handle.done = True
         elif word == "modules" and self.reloading is not None:
             self.reloading.warmth.learn(rest)
 
@@ -362,7 +366,8 @@ class Supervisor:
             for line in importer.channel.receive():
                 self._on_importer_word(importer, *line.partition(" ")[::2])
             importer.channel.close()
-            if importer.generation == crew.generation and self.phase is Phase.SERVING:
+            stopping = self.phase.value >= Phase.STOPPING.value
+            if importer.generation == crew.generation and not stopping:
                 first = crew.on_failed_start(importer.round, time.monotonic())
                 self.report.on_importer_end(importer, first=first)
                 self._give_up_restart()
@@ -375,7 +380,6 @@ class Supervisor:
         crew = self.crew
         crew.handles.remove(handle)
         before = handle.state
-        served = now - handle.since
         handle.enter(State.GONE, now)
         handle.seat.clear()
         handle.let_go()
@@ -383,7 +387,7 @@ class Supervisor:
             self.report.on_left(handle)
         elif handle.was_ready:
             self.report.on_lost(handle, hung=before is State.HANGING)
-            crew.on_lost(served, now)
+            crew.on_lost(now - handle.ready_at, now)
         else:
             first = crew.on_failed_start(handle.round, now)
             self.report.on_failed_start(handle, first=first)
@@ -406,8 +410,7 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = now + KILL_AFTER
             for handle in self.crew.handles:
-                self.report.on_killed(handle)
-                handle.kill(signal.SIGKILL)
+                self._kill(handle)
         for handle in self.crew.handles:
             if handle.state is State.HANGING and now >= handle.since + STACK_WAIT:
                 handle.read_stack()
@@ -421,17 +424,26 @@ class Supervisor:
         for handle in self.crew.handles:
             self._check(handle, now, late)
 
+    def _kill(self, handle: Handle) -> None:
+        self.report.on_killed(handle)
+        handle.kill(signal.SIGKILL)
+
     def _pupils(self) -> list[Channel]:
         """Who reads certificates, or will fork those who do."""
         channels = [handle.channel for handle in self.crew.handles if handle.active]
         return channels + [importer.channel for importer in self.births.importers]
 
     def _check(self, handle: Handle, now: float, late: bool) -> None:
-        """See whether it starts slowly, or hangs."""
+        """See whether it starts slowly, hangs, or does not leave."""
         if handle.state is State.STARTING:
             if now - handle.told_slow >= SLOW_START:
                 handle.told_slow = now
                 self.report.on_slow_start(handle, now)
+            return
+        if handle.state is State.LEAVING and now > handle.since + self._longest_leave():
+            self._kill(handle)
+            return
+        if handle.done:
             return
         beaten = max(handle.seat.beaten, handle.since)
         if now - beaten > 2 * TICK:
@@ -444,6 +456,14 @@ class Supervisor:
             handle.enter(State.HANGING, now)
             handle.kill(STACK_SIGNAL)
             self._next_tick = now + STACK_WAIT
+
+    def _longest_leave(self) -> float:
+        """Seconds until a worker that was told to leave is killed."""
+        grace = self.config.timeout_graceful_shutdown
+        if grace is None:
+            return float("inf")
+        # both the requests and the application's shutdown have it
+        return 2 * grace + self.config.drain_idle + KILL_AFTER
 
     def _forget(self) -> None:
         """In a child: close what is the supervisor's, so that ends are seen as ends."""

@@ -238,7 +238,7 @@ class StreamsConnection(TcpConnection):
 
     def stop(self) -> None:
         """Graceful: what is open is finished; new requests are told to go elsewhere (6.8)."""
-        TcpConnection.stop(self)
+        self._stop_engine()
         self._await_round_trip()
 
     def give_up_idle(self, option: str) -> None:

@@ -345,14 +345,17 @@ class TcpConnection(Writing):
 
     def stop(self) -> None:
         """Graceful: end after the answer under way, at once where there is none."""
-        if self._phase is Phase.OPEN:
-            if self.engine.waiting is Waiting.IDLE:
-                self.on_readable()  # a request may lie in the kernel already
-            if not self._phase:
-                self.engine.stop()
-                self._turn([])
-        elif self._phase is Phase.OPENING:
+        if self._phase is Phase.OPENING:
             self.close()
+        elif not self._phase and self.engine.waiting is Waiting.IDLE:
+            self.engine.retire()
+            self.on_readable()  # a request may lie in the kernel already
+        self._stop_engine()
+
+    def _stop_engine(self) -> None:
+        if not self._phase:
+            self.engine.stop()
+            self._turn([])
 
     def _end(self, ending: Ending) -> None:
         if ending is Ending.ABORT:

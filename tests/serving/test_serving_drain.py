@@ -1,0 +1,325 @@
+"""A worker leaves: with a successor each client is told so; without one what has come is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from tests.support.apps import answer
+from tests.support.clock import Station, station
+from tests.support.http2_frames import PREFACE, get, settings
+from tests.support.http2_station import LARGEST, Client
+from tests.support.websocket_frames import CLOSE
+
+from tidegate.serving.drain import Drain, Farewell
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+BYE = b"connection: close\r\n"
+OK = b"\r\n\r\nok"
+UPGRADE = (
+    b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+async def ok(scope, receive, send):
+    await answer(send, 200, [(b"content-length", b"2")], b"ok")
+
+
+class Gated:
+    def __init__(self):
+        self.gate = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] != "/quick":
+            await self.gate.wait()
+        await ok(scope, receive, send)
+
+
+async def chat(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+class Leave:
+    """A drain of a station's worker, turned by hand."""
+
+    def __init__(self, server: Station, farewell: Farewell) -> None:
+        self.server = server
+        self.worker = server.worker
+        self.task = server.loop.create_task(self._run(farewell))
+        server.turn()
+
+    async def _run(self, farewell: Farewell) -> bool:
+        worker = self.worker
+        self.drain = Drain(
+            worker._floor, worker.clock, worker._config, self.server.log, worker._forced
+        )
+        return await self.drain.run(farewell)
+
+    @property
+    def over(self) -> bool:
+        return self.task.done()
+
+    def result(self) -> bool:
+        """Whether it ended in good order, once it has ended."""
+        self.server.until(self.task.done)
+        return self.task.result()
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if not self.task.done():
+            self.worker._forced.set_result(None)
+            self.server.until(self.task.done)
+
+
+@pytest.fixture
+def leave():
+    made = []
+
+    def begin(server, farewell):
+        made.append(one := Leave(server, farewell))
+        return one
+
+    yield begin
+    assert all(one.over for one in made), "the test ends its drains itself"
+
+
+def served(peer, request=GET):
+    peer.send(request)
+    return peer.expect(OK)
+
+
+def parted(peer):
+    """What came until the server ended the connection; then the client ends its side too."""
+    got = peer.finish()
+    assert peer.end == "closed"
+    peer.sock.close()
+    return got
+
+
+RETIRE, STOP = Farewell.RETIRE, Farewell.STOP
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_with_nobody_there_it_is_over_at_once(leave, farewell):
+    with station(ok) as server:
+        assert leave(server, farewell).result() is True
+
+
+# ---------------------------------------------------------------------------------- HTTP/1
+
+
+def test_with_a_successor_an_idle_connection_has_one_more_request(leave):
+    with station(ok) as server:
+        peer = server.accept()
+        assert BYE not in served(peer)
+        leaving = leave(server, RETIRE)
+        assert peer.alive
+        assert BYE in served(peer)
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+def test_with_a_successor_one_that_never_asked_has_its_request_too(leave):
+    with station(ok) as server:
+        peer = server.accept()
+        leaving = leave(server, RETIRE)
+        assert BYE in served(peer)
+        parted(peer)
+        assert leaving.result() is True
+
+
+def test_with_a_successor_a_request_under_way_is_the_last(leave):
+    app = Gated()
+    with station(app) as server:
+        peer = server.accept()
+        peer.send(GET)
+        leaving = leave(server, RETIRE)
+        assert not leaving.over
+        app.gate.set()
+        assert BYE in parted(peer)
+        assert leaving.result() is True
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_half_a_head_may_become_a_whole_one(leave, farewell):
+    with station(ok) as server:
+        peer = server.accept()
+        peer.send(GET[:20])
+        leaving = leave(server, farewell)
+        assert peer.alive
+        peer.send(GET[20:])
+        assert BYE in parted(peer)
+        assert leaving.result() is True
+
+
+def test_with_a_successor_one_that_has_only_just_come_is_served(leave):
+    with station(ok) as server:
+        keeps = server.accept()
+        leaving = leave(server, RETIRE)
+        peer = server.accept()
+        assert BYE in served(peer)
+        parted(peer)
+        assert not leaving.over
+        served(keeps)
+        parted(keeps)
+        assert leaving.result() is True
+
+
+def test_without_one_an_idle_connection_is_closed_at_once(leave):
+    with station(ok) as server:
+        peer = server.accept()
+        served(peer)
+        leaving = leave(server, STOP)
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+def test_without_one_a_request_that_lies_in_the_kernel_is_answered(leave):
+    with station(ok) as server:
+        peer = server.accept()
+        served(peer)
+        peer.sock.sendall(GET)  # nothing has been read of it
+        leaving = leave(server, STOP)
+        answered = parted(peer)
+        assert answered.endswith(OK)
+        assert BYE in answered
+        assert leaving.result() is True
+
+
+def test_a_second_request_behind_the_last_is_not_answered(leave):
+    with station(ok) as server:
+        peer = server.accept()
+        served(peer)
+        leaving = leave(server, RETIRE)
+        peer.send(GET + GET)
+        answered = parted(peer)
+        assert answered.count(b"HTTP/1.1 200 ") == 1
+        assert BYE in answered
+        assert leaving.result() is True
+
+
+def test_who_still_says_nothing_after_drain_idle_is_closed(leave):
+    with station(ok, drain_idle=0.05) as server:
+        peer = server.accept()
+        served(peer)
+        leaving = leave(server, RETIRE)
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+def test_told_to_stop_while_it_drains_it_waits_for_the_idle_no_longer(leave):
+    with station(ok, drain_idle=600, timeout_graceful_shutdown=600) as server:
+        peer = server.accept()
+        served(peer)
+        leaving = leave(server, RETIRE)
+        assert peer.alive
+        leaving.drain.end_idle()
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+def test_at_the_end_of_drain_idle_a_request_under_way_goes_on(leave):
+    app = Gated()
+    with station(app, drain_idle=600) as server:
+        peer = server.accept()
+        peer.send(GET)
+        leaving = leave(server, RETIRE)
+        leaving.drain.end_idle()
+        assert peer.alive
+        app.gate.set()
+        assert BYE in parted(peer)
+        assert leaving.result() is True
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_forced_it_waits_for_nobody(leave, farewell):
+    with station(Gated()) as server:
+        peer = server.accept()
+        peer.send(GET)
+        leaving = leave(server, farewell)
+        assert not leaving.over
+        leaving.end()
+        assert leaving.result() is False
+        assert (
+            "Forced to stop; ended while still running: GET /" in server.logged(logging.WARNING)[0]
+        )
+
+
+def test_beyond_its_grace_it_names_what_still_runs(leave):
+    with station(Gated(), timeout_graceful_shutdown=0.05) as server:
+        server.accept().send(GET)
+        assert leave(server, STOP).result() is False
+        assert "Not done within 0.05 s; ended while still running: GET /" in server.logged()[0]
+
+
+# ---------------------------------------------------------------------------------- HTTP/2
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_a_goaway_is_sent_at_once_and_what_is_open_is_finished(leave, farewell):
+    app = Gated()
+    with station(app) as server:
+        client = Client(server)
+        client.send(get(1))
+        leaving = leave(server, farewell)
+        server.until(lambda: client.goaways)
+        assert client.goaways == [(LARGEST, 0)]
+        client.send(get(3, b"/quick"))  # on its way when the first GOAWAY was
+        server.until(lambda: client.ended(3))
+        server.advance(5)
+        assert client.goaways[1:] == [(3, 0)]
+        assert client.alive
+        app.gate.set()
+        server.until(lambda: client.ended(1))
+        client.peer.sock.close()
+        assert leaving.result() is True
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_an_idle_connection_ends_after_its_two_goaways(leave, farewell):
+    with station(ok) as server:
+        client = Client(server)
+        assert client.served(1)
+        leaving = leave(server, farewell)
+        server.until(lambda: client.goaways)
+        server.advance(5)
+        server.until(lambda: not client.alive)
+        assert client.goaways == [(LARGEST, 0), (1, 0)]
+        assert leaving.result() is True
+
+
+def test_with_a_successor_http2_that_begins_late_is_told_when_it_has_begun(leave):
+    with station(ok) as server:
+        client = Client(server, hello=False)
+        leaving = leave(server, RETIRE)
+        client.send(PREFACE + settings() + settings(ack=True))
+        server.until(lambda: client.goaways or not client.alive)
+        assert client.goaways[0] == (LARGEST, 0)
+        client.send(get(1))
+        server.until(lambda: client.ended(1))
+        server.advance(5)
+        server.until(lambda: not client.alive)
+        assert leaving.result() is True
+
+
+# ---------------------------------------------------------------------------------- WebSocket
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_a_websocket_is_closed_with_1012(leave, farewell):
+    with station(chat) as server:
+        peer = server.accept()
+        peer.send(UPGRADE)
+        assert b" 101 " in peer.expect(b"\r\n\r\n")
+        leaving = leave(server, farewell)
+        got = peer.expect(bytes([0x80 | CLOSE]))
+        assert got[2:4] == (1012).to_bytes(2, "big")
+        # answer with a masked close of the same code
+        peer.send(bytes([0x80 | CLOSE, 0x82, 0, 0, 0, 0]) + (1012).to_bytes(2, "big"))
+        parted(peer)
+        assert leaving.result() is True
