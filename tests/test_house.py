@@ -32,7 +32,14 @@ ALLOWED = {
     "observe": LEAVES,
     "discover": LEAVES,
     "serving": {"net", "protocol", "asgi", "observe", *LEAVES},
-    "process": {"serving.worker", "net.listener", "net.tls_files", "observe", *LEAVES},
+    "process": {
+        "serving.worker",
+        "net.listener",
+        "net.sockets",
+        "net.tls_files",
+        "observe",
+        *LEAVES,
+    },
     "hosting": {"serving.worker", "net.listener", "discover", "observe", *LEAVES},
     "supervised": {
         "hosting",

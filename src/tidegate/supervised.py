@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from tidegate.errors import ConfigurationError
 from tidegate.hosting import AccessLogs, announce, facts_of, find, loop_factory, set_up_logs, start
 from tidegate.net.listener import Listener
 from tidegate.net.sockets import Sockets
-from tidegate.process.births import Birth, Role, release_signals
+from tidegate.process.births import Birth, Role, deaf_to_terminal, release_signals
 from tidegate.process.keys import Keys
 from tidegate.process.pid_file import PidFile
 from tidegate.process.post import Post
@@ -47,7 +46,6 @@ def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -
     try:
         outcome = house.supervisor.run()
         if isinstance(outcome, int):
-            log.info("Stopped.")
             return outcome
     finally:
         house.close()
@@ -70,20 +68,20 @@ class _House:
         self._keys = Keys(config, handed=self._identity is not None)
         self._reloading = _reloading(config)
         self._pid_file = PidFile(config.pid_file) if config.pid_file else None
-        if not upgrade.taking_over:
-            self.on_complete()
+        if self._pid_file is not None and not upgrade.taking_over:
+            self._pid_file.write()
         try:
             self._sockets = Sockets(config, inherited)
+            if self._identity is not None:
+                _hand_over(self._identity, self._sockets.all, config.access_log_file)
         except BaseException:
             self._remove_pid_file()
             raise
-        if self._identity is not None:
-            _hand_over(self._identity, self._sockets.all, config.access_log_file)
         if config.umask is not None:
             os.umask(config.umask)
         self.supervisor = Supervisor(
             config,
-            self._sockets.all,
+            self._sockets,
             config.workers or usable_processors(),
             log,
             upgrade=upgrade,
@@ -104,10 +102,14 @@ class _House:
         """Name this process as the server's; whose place it takes does so until now."""
         if self._pid_file is not None:
             self._pid_file.write(taking_over=self._upgrade.taking_over)
+        self._sockets.take_over()
 
     def reopen_logs(self) -> None:
+        """Begin new log files, whose owner is the one who writes."""
         from tidegate.observe import logs
 
+        if self._identity is not None:
+            _hand_over(self._identity, (), self._config.access_log_file)
         logs.reopen()
 
     def close(self) -> None:
@@ -128,8 +130,6 @@ class _House:
             os.chdir(self._folder)  # by its name: a link may lead to a new release by now
         if birth.role is Role.WATCHER:
             return self._watch(birth)
-        if self._identity is not None and os.geteuid() == 0:
-            self._identity.assume()
         if birth.role is Role.IMPORTER:
             return self._import(birth)
         if birth.role is Role.WARMER:
@@ -137,8 +137,13 @@ class _House:
         return self._work(birth, None)
 
     def _import(self, birth: Birth) -> int:
+        deaf_to_terminal()
         release_signals()
-        found = _find(self._config, lambda **said: birth.channel.send(f"failed {json.dumps(said)}"))
+
+        def failed(**said: Any) -> None:
+            birth.channel.send(f"failed {json.dumps(said)}")
+
+        found = self._find(failed)
         if found is None:
             return NOT_STARTED
         return self._bear(birth, found)
@@ -154,7 +159,9 @@ class _House:
     def _warm(self, birth: Birth) -> int:
         from tidegate.process.warming import warm
 
+        deaf_to_terminal()
         release_signals()
+        self._assume()
         assert self._reloading is not None
         failed = warm(self._reloading.warmth.names)
         if failed:
@@ -166,8 +173,7 @@ class _House:
         from tidegate.process.reloading import watch_for
 
         self._sockets.close()
-        # Ctrl+C reaches everybody in the terminal's group; the supervisor decides
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        deaf_to_terminal()
         release_signals()
         try:
             watch_for(self._config, birth.channel)
@@ -179,13 +185,20 @@ class _House:
     def _work(self, birth: Birth, found: Found | None) -> int:
         config = self._config
         set_up_logs(config, label=str(os.getpid()))
+        deaf_to_terminal()
         post = Post(birth, config, self._keys)
         release_signals()
-        found = found or _find(config, post.failed)
+        found = found or self._find(post.failed)
         if found is None:
             return NOT_STARTED
-        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-            return runner.run(self._serve(post, found))
+        try:
+            with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+                return runner.run(self._serve(post, found))
+        except ConfigurationError as error:
+            post.failed(text=_told(error), final=True)
+        except Exception:
+            post.failed(text=f"A worker failed.\n{traceback.format_exc()}", final=False)
+        return NOT_STARTED
 
     async def _serve(self, post: Post, found: Found) -> int:
         config = self._config
@@ -220,21 +233,34 @@ class _House:
             access.close()
             post.detach()
 
+    def _find(self, failed: Callable[..., None]) -> Found | None:
+        """As the user that serves, the application; None once it is said why there is none."""
+        try:
+            self._assume()
+            return find(self._config)
+        except ConfigurationError as error:
+            failed(text=_told(error), final=True)
+        except Exception:
+            failed(text=f"The application cannot be loaded.\n{traceback.format_exc()}", final=True)
+        return None
+
+    def _assume(self) -> None:
+        """Become the user that serves, where that is another one."""
+        if self._identity is None or os.geteuid() != 0:
+            return
+        self._identity.assume()
+        if not os.access(os.__file__, os.R_OK):
+            log.warning(
+                "%s may not read Python itself (%s): what is not imported yet will fail. Install "
+                "Python and the application where that user may read them.",
+                self._identity,
+                os.path.dirname(os.__file__),
+            )
+
     def _tell_modules(self, post: Post, reloading: Reloading) -> None:
         from tidegate.process.warming import foreign_modules
 
         post.tell_modules(foreign_modules(reloading.loaded))
-
-
-def _find(config: Config, failed: Callable[..., None]) -> Found | None:
-    """The application; None once it is said why there is none."""
-    try:
-        return find(config)
-    except ConfigurationError as error:
-        failed(text=_told(error), final=True)
-    except Exception:
-        failed(text=f"The application cannot be loaded.\n{traceback.format_exc()}", final=True)
-    return None
 
 
 def _told(error: ConfigurationError) -> str:

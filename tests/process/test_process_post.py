@@ -13,7 +13,7 @@ import pytest
 
 from tidegate.config import Config
 from tidegate.process import post as post_module
-from tidegate.process.births import Birth, Role
+from tidegate.process.births import Birth, Role, deaf_to_terminal
 from tidegate.process.board import Board
 from tidegate.process.channel import LONGEST, Channel
 from tidegate.process.handle import STACK_SIGNAL
@@ -76,6 +76,7 @@ def place(signals, monkeypatch):
             config = Config(**options)
             birth = Birth(Role.WORKER, theirs, seat)
             post = Post(birth, config, Keys(config, handed=False))
+            assert ours.receive() == [f"pid {os.getpid()}"]
             it = SimpleNamespace(
                 post=post, worker=Worker(), supervisor=ours, seat=seat, reopened=[], theirs=theirs
             )
@@ -290,6 +291,7 @@ def test_sigquit_ends_it_at_once(place):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_what_a_terminal_sends_to_all_is_the_supervisors(place, number):
     async def test(it):
+        deaf_to_terminal()
         os.kill(os.getpid(), number)
         for _ in range(5):
             await asyncio.sleep(0)

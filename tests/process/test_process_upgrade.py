@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import json
+import logging
 import os
 import socket
 
@@ -135,7 +135,32 @@ def test_the_file_of_a_socket_is_the_last_owners_to_remove(binds, tmp_path):
     before[0].close()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
+    after[0].take_over()
     after[0].close()
+    assert not os.path.exists(path)
+
+
+def test_who_has_not_taken_over_removes_nothing(binds):
+    """A new binary that fails."""
+    before = open_all(binds[2:3])
+    after = heirs(before)
+    after[0].close()
+    assert os.path.exists(before[0].made_path)
+    before[0].close()
+
+
+def test_an_inherited_socket_is_inherited_once_more(binds):
+    before = open_all(binds[2:3])
+    between = heirs(before)
+    last = heirs(between)
+    last[0].take_over()
+    path = last[0].made_path
+    assert path is not None
+    for listener in [*before, *between]:
+        listener.disown()
+        listener.close()
+    assert os.path.exists(path)
+    last[0].close()
     assert not os.path.exists(path)
 
 

@@ -75,7 +75,17 @@ def _shown(path: bytes | str) -> str:
 class Listener:
     """One bound, listening, non-blocking socket, and how it is called in banner and scope."""
 
-    __slots__ = ("_made", "_path", "address", "bind", "is_unix", "server", "sock", "wildcard")
+    __slots__ = (
+        "_heir",
+        "_made",
+        "_path",
+        "address",
+        "bind",
+        "is_unix",
+        "server",
+        "sock",
+        "wildcard",
+    )
 
     def __init__(self, sock: socket.socket, *, made_path: str | None = None) -> None:
         """`made_path`: the Unix socket file this process has just created, removed by `close()`."""
@@ -85,6 +95,7 @@ class Listener:
         self.bind = ""  # as it was asked for; several listeners may stem from one
         self._path = made_path
         self._made: tuple[int, int, int] | None = None
+        self._heir: tuple[int, int] | None = None
         if self.is_unix:
             name = _shown(made_path if made_path is not None else sock.getsockname())
             self.server, self.address = (name, None), f"unix:{name}"
@@ -103,12 +114,15 @@ class Listener:
         """What another program needs to go on listening here, and to remove the file at its end."""
         import json
 
-        _, device, inode = self._made or (0, 0, 0)
+        _, device, inode = self._made or (0, *(self._heir or (0, 0)))
         return json.dumps([self.sock.fileno(), device, inode, self._path, self.bind])
 
     @classmethod
     def inherit(cls, heritage: str) -> Listener:
-        """The same listener in another program that has its descriptor; see `heritage`."""
+        """The same listener in another program that has its descriptor; see `heritage`.
+
+        The file of a Unix socket stays its maker's until `take_over`.
+        """
         import json
 
         descriptor, device, inode, path, bind = json.loads(heritage)
@@ -117,13 +131,18 @@ class Listener:
         listener.sock.setblocking(False)
         listener.bind = bind
         if path:
-            listener._path, listener._made = path, (os.getpid(), device, inode)
+            listener._path, listener._heir = path, (device, inode)
         return listener
+
+    def take_over(self) -> None:
+        """Whoever made the file of an inherited socket has left it to us."""
+        if self._heir is not None:
+            self._made, self._heir = (os.getpid(), *self._heir), None
 
     @property
     def made_path(self) -> str | None:
         """The file of a Unix socket that this server has made, and still has."""
-        return self._path if self._made is not None else None
+        return self._path if self._made is not None or self._heir is not None else None
 
     def disown(self) -> None:
         """The file, if this process made one, is another's to remove."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tidegate.net.binds import binds_of, check_apart, open_listeners, parse_bind
@@ -23,14 +23,26 @@ class Sockets:
         names = {str(bind) for bind in health}
         self.serving = [one for one in opened if one.bind not in names]
         self.health = [one for one in opened if one.bind in names]
-        for listener in inherited:
-            if listener not in opened:
-                listener.close()
+        self._dropped = [one for one in inherited if one not in opened]
 
     @property
     def all(self) -> list[Listener]:
         return [*self.serving, *self.health]
 
+    def take_over(self) -> None:
+        """What was inherited is ours; what of it nobody wants any more is closed."""
+        for listener in (*self.all, *self._dropped):
+            listener.take_over()
+        self._close(self._dropped)
+
+    def stop_serving(self) -> None:
+        """Close those of the application: who connects is turned away. Health is still told."""
+        self._close(self.serving)
+
     def close(self) -> None:
-        for listener in self.all:
+        self._close([*self.all, *self._dropped])
+
+    @staticmethod
+    def _close(listeners: Iterable[Listener]) -> None:
+        for listener in listeners:
             listener.close()

@@ -80,6 +80,19 @@ def fork() -> int:
     return pid
 
 
+def deaf_to_terminal() -> None:
+    """What a terminal, or whoever signals a whole group, says to all is the supervisor's business.
+
+    A handler that does nothing, since SIG_IGN would pass on to programs that are started.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        signal.signal(getattr(signal, name), _ignore)
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
 def release_signals() -> None:
     """In a child that has its own handlers by now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

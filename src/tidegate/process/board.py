@@ -81,6 +81,11 @@ class Seat:
         least: int = min(words[_ROW + _LOAD : words[0] : _ROW])
         return connections - least > least >> 3
 
+    def show(self, connections: int) -> None:
+        """So many connections are open now, if any are accepted here."""
+        if self._words[self.at + _LOAD] != _AWAY:
+            self._words[self.at + _LOAD] = connections
+
     def progress(self) -> int:
         """A number that moves when any worker accepts."""
         words = self._words

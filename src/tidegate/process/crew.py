@@ -50,8 +50,12 @@ class Crew:
 
     @property
     def rolling(self) -> bool:
-        """Workers with old code are still among those that serve or will."""
-        return any(handle.active and handle.generation < self.generation for handle in self.handles)
+        """Workers with old code still accept, or will."""
+        return any(
+            handle.generation < self.generation
+            and (handle.active or (handle.state is State.LEAVING and not handle.closed))
+            for handle in self.handles
+        )
 
     def lowest_seat(self) -> int:
         taken = {handle.seat.number for handle in self.handles}

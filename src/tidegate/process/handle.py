@@ -40,9 +40,9 @@ class Handle:
 
     # fmt: off
     __slots__ = (
-        "_stack", "born", "channel", "done", "due", "failure", "generation", "importer",
-        "oom_before", "pid", "ready_at", "round", "seat", "seen", "since", "stack_fd", "state",
-        "status", "told_slow", "was_ready",
+        "_stack", "born", "channel", "closed", "done", "due", "failure", "generation",
+        "importer", "oom_before", "pid", "ready_at", "round", "seat", "seen", "since", "stack_fd",
+        "state", "status", "told_slow", "was_ready",
     )
     # fmt: on
 
@@ -55,6 +55,7 @@ class Handle:
         self.generation = generation
         self.state = State.STARTING
         self.born = self.since = self.ready_at = 0.0
+        self.closed = False  # it accepts no more
         self.done = False  # it has let go of everything, and has only to end
         self.due = ""
         self.failure = ""  # its own words, where it said why it could not start

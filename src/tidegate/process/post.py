@@ -61,9 +61,7 @@ class Post:
             faulthandler.enable(birth.stack_fd)
             if STACK_SIGNAL:
                 faulthandler.register(STACK_SIGNAL, birth.stack_fd, chain=False)
-        # Ctrl+C reaches everybody in the terminal's group; the supervisor decides.
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, _ignore)
+        self._channel.send(f"pid {os.getpid()}")
 
     def attach(self, worker: Served, reopen_logs: Callable[[], None]) -> None:
         """Obey from here on, in the running loop."""
@@ -96,8 +94,14 @@ class Post:
     def progress(self) -> int:
         return self.seat.progress()
 
+    def show(self, connections: int) -> None:
+        """So many are open now."""
+        self.seat.show(connections)
+
     def leave(self) -> None:
+        """Nothing is accepted any longer."""
         self.seat.leave()
+        self._channel.send("closed")
 
     # ------------------------------------------------------------------------ what it tells
 
@@ -186,7 +190,3 @@ def resident_memory() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Python's own SIG_IGN would be inherited by the programs that an application starts."""

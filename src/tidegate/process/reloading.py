@@ -38,6 +38,8 @@ class Reloading:
         self._log = log
         self._channel: Channel | None = None
         self._pid = 0
+        self.watching = False  # what changes from now on is told, or nobody watches at all
+        self._broken: set[str] = set()  # files that did not compile when last looked at
         self.warmth = Warmth()
         self.loaded = frozenset(sys.modules)  # what every child finds loaded
         check(terms_of(config))
@@ -67,7 +69,9 @@ class Reloading:
             return changed
         for line in self._channel.receive():
             word, _, rest = line.partition(" ")
-            if word == "changed":
+            if word == "ready":
+                self.watching = True
+            elif word == "changed":
                 batch = Batch(tuple(json.loads(rest)))
                 changed = str(batch) if self._compiles(batch) else ""
             elif word == "failed":
@@ -75,7 +79,9 @@ class Reloading:
         return changed
 
     def _compiles(self, batch: Batch) -> bool:
-        errors = syntax_errors(batch.paths)
+        suspects = sorted({*batch.paths, *self._broken})
+        self._broken = {path for path in suspects if syntax_errors([path])}
+        errors = syntax_errors(sorted(self._broken))
         if errors:
             self._log.error("%s\nNothing is restarted until that is put right.", "\n".join(errors))
         return not errors
@@ -83,7 +89,7 @@ class Reloading:
     def reap(self, births: Births, *, stopping: bool) -> None:
         """A watcher that has ended said why; without it there is nothing to wait for."""
         if self._pid and births.wait_for(self._pid) is not None:
-            self._pid = 0
+            self._pid, self.watching = 0, True
             if not stopping:
                 self._log.error("Changes are not watched any more; restart the server for that.")
 
@@ -104,4 +110,5 @@ def watch_for(config: Config, channel: Channel) -> None:
         terms_of(config),
         lambda batch: channel.send(f"changed {json.dumps(batch.paths[:MOST])}"),
         channel.fileno(),
+        ready=lambda: channel.send("ready"),
     )

@@ -19,6 +19,7 @@ from tidegate.process.systemd import Notifier
 from tidegate.process.verdict import OomCounter, verdict
 
 EXTENSION = 10.0  # seconds between two requests for patience while the application starts
+_CALLED_BY_US = f"{os.sep}tidegate{os.sep}asgi{os.sep}"
 STACK_LINES = 40  # of a worker that hung or crashed
 
 
@@ -39,15 +40,16 @@ class Report:
         self._restarting = False
         self._told = ""  # the last status
         self.complete = False
-        self._watchdog_due = 0.0
+        self._extended = 0.0
+        self.watchdog_due = float("inf")
 
     # ------------------------------------------------------------------------ beginnings
 
     def on_ready(self, handle: Handle, said: str) -> dict[str, Any]:
         """A worker serves; returns what it tells of itself."""
         if self.complete:
-            took = time.monotonic() - handle.born
-            self._log.info("Worker %d is ready (%.1f s).", handle.pid, took)
+            took = 1000 * (time.monotonic() - handle.born)
+            self._log.info("Worker %d is ready (%.0f ms).", handle.pid, took)
         facts: dict[str, Any] = json.loads(said)
         return facts
 
@@ -59,6 +61,8 @@ class Report:
             pids = [str(handle.pid) for handle in crew.handles if handle.state is State.READY]
             self._log.info("%d worker%s: %s", len(pids), "s" * (len(pids) != 1), ", ".join(pids))
             self._tell_ready()
+            if self.notifier.watchdog_interval is not None:
+                self.watchdog_due = 0.0
         if self._restarting and not crew.rolling:
             self._restarting = False
             self._log.info("All workers are new.")
@@ -100,6 +104,13 @@ class Report:
             self._log.error("The importer (process %d) has ended by itself.", importer.pid)
         self._say_next_try()
 
+    def on_importer_lost(self, importer: Importer) -> None:
+        """Nobody waits for it."""
+        self._log.warning(
+            "The importer (process %d) has ended by itself. The next worker gets a new one.",
+            importer.pid,
+        )
+
     def _say_failure(self, said: str) -> None:
         failure = json.loads(said)
         self._log.error("%s", failure["text"])
@@ -139,8 +150,11 @@ class Report:
         self._tell_ready()
 
     def on_leaving(self, handle: Handle) -> None:
-        if handle.due:
-            self._log.info("Worker %d leaves: %s.", handle.pid, handle.due)
+        if not handle.was_ready:
+            return
+        outdated = handle.generation < self._crew.generation
+        usual = "a new one serves" if outdated else "one less is wanted"
+        self._log.info("Worker %d leaves: %s.", handle.pid, handle.due or usual)
 
     # ------------------------------------------------------------------------ ends
 
@@ -181,29 +195,41 @@ class Report:
         for handle in self._crew.handles:
             if handle.seat.beaten != handle.seen:  # alive after whatever the count counts so far
                 handle.seen, handle.oom_before = handle.seat.beaten, kills
-        if not self.complete and now >= self._watchdog_due:
+        if not self.complete and now >= self._extended + EXTENSION:
             self.notifier.extend(2 * EXTENSION)
-            self._watchdog_due = now + EXTENSION
+            self._extended = now
+
+    def answer_watchdog(self, now: float) -> None:
         interval = self.notifier.watchdog_interval
-        if self.complete and interval is not None and now >= self._watchdog_due:
-            self._watchdog_due = now + interval
+        if interval is not None and now >= self.watchdog_due:
+            self.watchdog_due = now + interval
             self.notifier.watchdog()
+
+    def leave_to(self, pid: int) -> None:
+        """Another process is the service; what is said here no longer concerns it."""
+        self.notifier.main_pid(pid)
+        self.notifier = Notifier({})
+        self.watchdog_due = float("inf")
 
     def _status(self) -> str:
         serving = self._crew.count(State.READY)
         return f"{serving} worker{'s' * (serving != 1)} serving"
 
 
-def describe_hang(handle: Handle, seconds: float) -> str:
+def describe_hang(handle: Handle, seconds: float, limit: float) -> str:
     return (
-        f"Worker {handle.pid} hangs: its event loop has not turned for {seconds:.0f} s "
-        "(--timeout-worker-healthcheck). It will be replaced; its stack follows."
+        f"Worker {handle.pid} hangs: its event loop has not turned for {seconds:.1f} s "
+        f"(--timeout-worker-healthcheck is {limit:g} s). It is replaced; its stack is logged when "
+        "it has ended."
     )
 
 
 def _indented(stack: str) -> str:
     """The stack below the sentence, if there is one."""
     lines = stack.splitlines()
+    ours = next((at for at, line in enumerate(lines) if _CALLED_BY_US in line), len(lines))
+    if ours > 1:  # the frames above are the application's, those below ours
+        lines = lines[:ours]
     if len(lines) > STACK_LINES:
         lines = [*lines[:STACK_LINES], "..."]
     return "".join(f"\n{line}" for line in lines)

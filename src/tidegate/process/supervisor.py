@@ -13,12 +13,11 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tidegate.config import Config
-from tidegate.net.listener import Listener
+from tidegate.net.sockets import Sockets
 from tidegate.process.births import Birth, Births, Importer
 from tidegate.process.board import SEATS, Board
 from tidegate.process.channel import Channel
@@ -72,7 +71,7 @@ class Supervisor:
     def __init__(
         self,
         config: Config,
-        listeners: Sequence[Listener],
+        sockets: Sockets,
         workers: int,
         log: logging.Logger,
         *,
@@ -85,7 +84,7 @@ class Supervisor:
         self.log = log
         self.crew = Crew(workers)
         self.phase = Phase.SERVING
-        self.listeners = list(listeners)
+        self.sockets = sockets
         self.board = Board()
         self.births = Births(self.board, preload=config.preload, forget=self._forget)
         self.report = Report(log, self.crew, Notifier(os.environ), reload=config.reload)
@@ -112,7 +111,9 @@ class Supervisor:
                 self._look_for_the_end()
                 if self._code is None:
                     self._wait()
-            self.report.notifier.stopping()
+            if self.phase.value >= Phase.STOPPING.value:
+                self.report.notifier.stopping()
+                self.log.info("Stopped.")
         return self._code
 
     # ------------------------------------------------------------------------ one turn
@@ -121,8 +122,10 @@ class Supervisor:
         crew = self.crew
         if self.phase.value >= Phase.STOPPING.value:
             return None
-        if self.reloading is not None and (birth := self.reloading.start(self.births)):
-            return birth
+        if self.reloading is not None:
+            birth = self.reloading.start(self.births)
+            if birth is not None or not self.reloading.watching:
+                return birth  # no code is imported whose changes would go unnoticed
         for _ in range(crew.missing(time.monotonic())):
             number = crew.lowest_seat()
             if number >= SEATS:
@@ -167,6 +170,7 @@ class Supervisor:
             poll.register(channel.fileno(), wanted)
         now = time.monotonic()
         until = min(self._next_tick, self._stop_at or self._next_tick, self._kill_at)
+        until = min(until, self.report.watchdog_due)
         if self.crew.not_before > now and self.phase is Phase.SERVING:
             until = min(until, self.crew.not_before)
         poll.poll(max(0.0, until - now) * 1000 + 1)
@@ -203,7 +207,7 @@ class Supervisor:
         elif number is signal.SIGTTOU:
             self.resize(self.crew.wanted - 1, "SIGTTOU")
         elif number is signal.SIGUSR2:
-            self.upgrade.begin(self.listeners, self.log)
+            self.upgrade.begin(self.sockets.all, self.log)
 
     def _on_ending_signal(self, number: signal.Signals) -> None:
         if self.phase is Phase.SERVING:
@@ -234,11 +238,11 @@ class Supervisor:
     def _reload(self, changed: str) -> None:
         """Files have changed: the old code answers nothing any more."""
         if self.phase is Phase.SERVING:
-            self.log.info("Changed: %s. Reloading.", changed)
             self.crew.renew()
             for handle in self.crew.handles:
                 if handle.active:
                     self._dismiss(handle, "stop")
+            self.log.info("Changed: %s. Reloading.", changed)
 
     # ------------------------------------------------------------------------ the end
 
@@ -258,16 +262,16 @@ class Supervisor:
 
     def leave_to_successor(self, pid: int) -> None:
         """A new binary serves on our sockets."""
-        self.report.notifier.main_pid(pid)
-        for listener in self.listeners:
+        self.report.leave_to(pid)
+        for listener in self.sockets.all:
             listener.disown()
         self._begin_stop("retire")
 
     def _begin_stop(self, how: str) -> None:
         self.phase = Phase.STOPPING
+        self.report.clean = True  # what went wrong before is not this end's fault
         self._stop_at = 0.0
-        for listener in self.listeners:
-            listener.close()
+        self.sockets.stop_serving()
         for importer in self.births.importers:
             importer.channel.send("shut")
             if not importer.ready:
@@ -329,10 +333,14 @@ class Supervisor:
             facts = self.report.on_ready(handle, rest)
             if first:
                 self._owner.on_ready(facts)
+        elif word == "pid":
+            handle.pid = int(rest)
         elif word == "failed":
             handle.failure = rest
         elif word == "limit":
             handle.due = rest
+        elif word == "closed":
+            handle.closed = True
         elif word == "done":
             handle.done = True
         elif word == "modules" and self.reloading is not None:
@@ -366,8 +374,11 @@ class Supervisor:
             for line in importer.channel.receive():
                 self._on_importer_word(importer, *line.partition(" ")[::2])
             importer.channel.close()
-            stopping = self.phase.value >= Phase.STOPPING.value
-            if importer.generation == crew.generation and not stopping:
+            if importer.generation != crew.generation or self.phase.value >= Phase.STOPPING.value:
+                continue
+            if importer.ready:
+                self.report.on_importer_lost(importer)
+            else:
                 first = crew.on_failed_start(importer.round, time.monotonic())
                 self.report.on_importer_end(importer, first=first)
                 self._give_up_restart()
@@ -415,6 +426,7 @@ class Supervisor:
             if handle.state is State.HANGING and now >= handle.since + STACK_WAIT:
                 handle.read_stack()
                 handle.kill(signal.SIGKILL)
+        self.report.answer_watchdog(now)
         if now < self._next_tick:
             return
         late = now - self._last_tick > 2 * TICK  # we were kept from running: so were the others
@@ -452,7 +464,7 @@ class Supervisor:
         if not limit or late or self.config.reload or handle.state is State.HANGING:
             return
         if now - beaten > limit:
-            self.log.error("%s", describe_hang(handle, now - beaten))
+            self.log.error("%s", describe_hang(handle, now - beaten, limit))
             handle.enter(State.HANGING, now)
             handle.kill(STACK_SIGNAL)
             self._next_tick = now + STACK_WAIT

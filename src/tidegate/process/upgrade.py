@@ -82,6 +82,8 @@ class Upgrade:
             }
             with contextlib.suppress(OSError):
                 os.chdir(self._folder)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_DFL)  # our parent's handler would lose it
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
         except BaseException as error:

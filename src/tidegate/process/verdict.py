@@ -59,7 +59,7 @@ _SIGNALS = {
 
 _EXITS = {
     0: "exit code 0, though nobody had asked it to end: sys.exit() or os._exit() was called",
-    1: "exit code 1: os._exit or sys.exit was called, or an exception ended it that stderr shows",
+    1: "exit code 1: an exception ended it, which stderr shows, or os._exit or sys.exit was called",
     120: "exit code 120: Python could not write what was left for stdout or stderr. "
     "The other end of a pipe is gone, or a disk is full",
 }

@@ -59,6 +59,8 @@ class Drain:
                 connection.retire()
             self._idle_timer = self._loop.call_later(self._config.drain_idle, self.end_idle)
         else:
+            if self._config.reload:
+                self._keep_newcomers()
             self.end_idle()
         if not floor.connections and not floor.running:
             self._on_empty()
@@ -68,6 +70,12 @@ class Drain:
             floor.on_empty = None
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
+
+    def _keep_newcomers(self) -> None:
+        """Who has only just connected is about to ask: with the old code, rather than in vain."""
+        for connection in list(self._floor.connections):
+            if not connection.begun:
+                connection.retire()
 
     def end_idle(self) -> None:
         """Who says nothing is not waited for any longer."""

@@ -70,6 +70,7 @@ class Floor:
         "leaving",
         "on_empty",
         "on_last_request",
+        "on_leave",
         "running",
     )
 
@@ -85,6 +86,7 @@ class Floor:
         self.on_last_request = on_last_request
         self.last_request = last_request
         self.on_empty: Callable[[], None] | None = None  # set while draining
+        self.on_leave: Callable[[int], None] | None = None  # told how many are left
         self.leaving = False  # a successor serves: each connection has one more request
         self.connections: set[TcpConnection] = set()
         self.running: set[Exchange | Session] = set()
@@ -107,6 +109,8 @@ class Floor:
     def leave(self, connection: TcpConnection) -> None:
         """A connection is closed."""
         self.connections.discard(connection)
+        if self.on_leave is not None:
+            self.on_leave(len(self.connections))
         if self.on_empty is not None and not self.connections and not self.running:
             self.on_empty()
 

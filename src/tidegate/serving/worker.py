@@ -51,6 +51,7 @@ class Post(Protocol):
     def leaving(self) -> bool: ...
     def is_fuller(self, connections: int, taken: int) -> bool: ...
     def progress(self) -> int: ...
+    def show(self, connections: int) -> None: ...
     def leave(self) -> None: ...
     def ask_for_successor(self, why: str) -> None: ...
 
@@ -127,8 +128,9 @@ class Worker:
         # what is loaded by now stays: the collector need not look at it again
         gc.freeze()
         share = None if self._post is None else Share(self._post, self._floor)
-        if share is not None:
+        if share is not None and self._post is not None:
             share.is_fuller()  # shows the others that we are here
+            self._floor.on_leave = self._post.show
         for listener in self._listeners:
             self._acceptors.append(self._accept(listener, self._site(listener), share))
         for listener in self._health:
@@ -154,7 +156,8 @@ class Worker:
     def leaving(self) -> bool:
         """The end is announced: who asks whether we are ready is told no."""
         said = self._post is not None and self._post.leaving
-        return said or self._delay is not None or self._stopping.done()
+        stopping = self._stopping.done() and self._stopping.result() is Farewell.STOP
+        return said or stopping or self._delay is not None
 
     def _site(self, listener: Listener, config: Config | None = None) -> Site:
         config = config or self._config
@@ -287,10 +290,8 @@ class Worker:
         return drained and clean
 
     def _stop_accepting(self, farewell: Farewell) -> None:
-        if self._post is not None:
-            self._post.leave()
         acceptors = self._acceptors
-        if farewell is Farewell.STOP:
+        if farewell is Farewell.STOP and not self._config.reload:
             for acceptor in acceptors:
                 acceptor.on_readable()  # who waits in the backlog would be turned away
         else:
@@ -298,6 +299,8 @@ class Worker:
         for acceptor in acceptors:
             acceptor.stop()
             acceptor.listener.close()
+        if self._post is not None:
+            self._post.leave()
 
     async def _end_lifespan(self) -> bool:
         ending = asyncio.ensure_future(

@@ -427,13 +427,15 @@ class Http1Engine(Answering):
         self._framing = Framing.DONE
 
     def retire(self) -> None:
-        """One more request at most, and `Connection: close` on the next answer."""
+        """`Connection: close` on the next answer whose head is not out yet: whatever was asked
+        on the word of an earlier head is answered."""
         self._stopping = True
-        self._keep = self._plain = self.resting = False
+        self._plain = self.resting = False
 
     def stop(self) -> None:
         """No more requests: `Connection: close` on the answer under way, or the end at once."""
         self.retire()
+        self._keep = False
         if self.waiting is Waiting.IDLE:
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE

@@ -1,0 +1,220 @@
+"""Not one failed request, whatever workers come and go for: real processes, signals and clients.
+
+A request has failed if its connection was reset, refused, cut off within the answer or closed before
+it, if the answer was not 200 with the whole body, or if it never came. Each test waits for evidence
+that the event has happened under load: a line in the log, the end of all old processes, and answers
+of all new ones. What lasts longer is in tests/soak/test_soak_restarts.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from tests.support.mixed_load import APP, KEPT, Mixed
+from tests.support.programs import need, running
+from tests.support.steady import Steady, read_wrk
+from tests.support.tls import Files
+from tests.support.workers import Server, serving, wait_for_end
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
+]
+
+ROADS = ["clear", "TLS"]
+
+
+@contextlib.contextmanager
+def server_on(
+    folder: Path, road: str, *options: str, workers: int = 2
+) -> Iterator[tuple[Server, trustme.CA | None]]:
+    """A server, and whom to trust if it speaks TLS. Its log is shown with whatever fails."""
+    authority = trustme.CA() if road == "TLS" else None
+    words = ["--workers", str(workers), "--drain-idle", "1", *options]
+    if authority is not None:
+        files = Files(folder, "own").write(authority.issue_cert("127.0.0.1"))
+        words += ["--ssl-certfile", files.cert, "--ssl-keyfile", files.key]
+    with serving(folder, APP, *words) as server:
+        try:
+            yield server, authority
+        except BaseException as error:
+            error.add_note(f"The server's log:\n{server.output}")
+            raise
+        assert "Traceback" not in server.output, server.output
+
+
+def ready(server: Server, after: int) -> set[int]:
+    """The workers that came to serve after this much of the log."""
+    return set(map(int, re.findall(r"Worker (\d+) is ready", server.output[after:])))
+
+
+# -- what may happen -------------------------------------------------------------------------------
+# Each takes a server with its workers, makes it happen, and returns the workers that serve then.
+
+
+def restart(server: Server, before: set[int]) -> set[int]:
+    mark = server.mark()
+    server.signal(signal.SIGHUP)
+    wait_for_end(*before)
+    return ready(server, mark)
+
+
+def upgrade(server: Server, before: set[int]) -> set[int]:
+    mark = server.mark()
+    server.signal(signal.SIGUSR2)
+    server.expect_line(r"Process \d+ has taken over", after=mark)
+    wait_for_end(*before, server.pid)
+    workers = server.expect_line(r"2 workers: ([\d, ]+)$", after=mark)[-1]
+    return set(map(int, workers.split(", ")))
+
+
+def one_more_and_two_less(server: Server, before: set[int]) -> set[int]:
+    mark = server.mark()
+    server.signal(signal.SIGTTIN)
+    third = int(server.expect_line(r"Worker (\d+) is ready", after=mark)[0])
+    server.signal(signal.SIGTTOU)
+    wait_for_end(third)
+    server.signal(signal.SIGTTOU)
+    server.expect_line("SIGTTOU: 1 worker ", after=mark)
+    watched = [(pid, os.pidfd_open(pid)) for pid in before]
+    try:
+        return {wait_for_one(watched)}
+    finally:
+        for _, descriptor in watched:
+            os.close(descriptor)
+
+
+def wait_for_one(watched: list[tuple[int, int]]) -> int:
+    """Wait until one of two has ended; the other one."""
+    import select
+
+    ended, _, _ = select.select([descriptor for _, descriptor in watched], [], [], 30)
+    assert len(ended) == 1, f"of {watched} one should have ended, not {ended}"
+    return next(pid for pid, descriptor in watched if descriptor not in ended)
+
+
+def terminate_one(server: Server, before: set[int]) -> set[int]:
+    mark = server.mark()
+    first, other = sorted(before)
+    os.kill(first, signal.SIGTERM)
+    server.expect_line(rf"Worker {first} leaves: it was sent SIGTERM", after=mark)
+    wait_for_end(first)
+    return {other} | ready(server, mark)
+
+
+EVENTS: dict[str, Callable[[Server, set[int]], set[int]]] = {
+    "SIGHUP": restart,
+    "SIGUSR2": upgrade,
+    "SIGTTIN and SIGTTOU": one_more_and_two_less,
+    "SIGTERM to a worker": terminate_one,
+}
+
+
+# -- through a mixed load --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("event", EVENTS)
+def test_no_request_is_lost(event: str, road: str, tmp_path: Path) -> None:
+    with server_on(tmp_path, road) as (server, authority):
+        before = set(server.pids)
+        with Mixed(server.port, authority) as load:
+            load.wait_until_only(before)
+            now = EVENTS[event](server, before)
+            load.wait_until_only(now)
+            load.wait_for_more()
+        assert load.failed == 0, str(load)
+
+
+def test_no_request_is_lost_with_preload(tmp_path: Path) -> None:
+    """Workers come at once, and are the children of another process each time."""
+    with server_on(tmp_path, "clear", "--preload") as (server, _):
+        workers = set(server.pids)
+        with Mixed(server.port) as load:
+            for event in (restart, terminate_one, restart):
+                workers = event(server, workers)
+                load.wait_until_only(workers)
+        assert load.failed == 0, str(load)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_no_request_is_lost_when_workers_are_recycled(road: str, tmp_path: Path) -> None:
+    options = ("--limit-max-requests", "400", "--limit-max-requests-jitter", "100")
+    with server_on(tmp_path, road, *options) as (server, authority):
+        with Mixed(server.port, authority) as load:
+            left = server.expect_line(r"Worker (\d+) leaves: it has served", times=5)
+            wait_for_end(*map(int, left))
+            load.wait_for_more()
+        assert load.failed == 0, str(load)
+        assert len(load.workers) >= 6, str(load)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_no_request_is_lost_with_a_worker_without_connections(road: str, tmp_path: Path) -> None:
+    """Nobody comes back for what a killed worker had in hand: so it must not take what it cannot
+    have, a newcomer in the queue, say."""
+    with server_on(tmp_path, road) as (server, authority):
+        with Mixed(server.port, authority, KEPT) as load:
+            mark = server.mark()
+            server.signal(signal.SIGTTIN)  # all connections stand by now
+            third = int(server.expect_line(r"Worker (\d+) is ready", after=mark)[0])
+            os.kill(third, signal.SIGKILL)
+            server.expect_line(rf"Worker {third} is gone: .*SIGKILL", after=mark)
+            server.expect_line(r"Worker (\d+) is ready", times=2, after=mark)
+            load.wait_for_more()
+            with Mixed(server.port, authority, ["fresh", "h2 fresh"]) as fresh:
+                # newcomers are for who has the fewest connections
+                fresh.wait_until_seen(ready(server, mark) - {third})
+        assert load.failed == fresh.failed == 0, f"{load}\n{fresh}"
+        assert third not in load.workers, str(load)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_connections_that_rest_are_closed_in_good_order(road: str, tmp_path: Path) -> None:
+    """Who asks nothing for longer than --drain-idle is closed, by an orderly end, and asks anew."""
+    with server_on(tmp_path, road) as (server, authority):
+        old = set(server.pids)
+        with Steady(server.port, 10, tls=authority, think=8.0) as load:
+            load.wait_for(answers=10)
+            new = restart(server, old)
+            load.wait_until(lambda report: report.closed_idle == 10, what="the end of all")
+            load.mark()
+            load.wait_until(lambda report: report.seen and report.seen <= new)
+        assert not load.report.failures, load.report
+        assert load.report.announced == 0, load.report
+
+
+# -- as wrk sees it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("event", ["SIGHUP", "SIGUSR2", "recycling"])
+def test_wrk_loses_nothing(event: str, road: str, tmp_path: Path) -> None:
+    options = ("--limit-max-requests", "3000") if event == "recycling" else ()
+    with server_on(tmp_path, road, *options) as (server, authority):
+        workers = set(server.pids)
+        url = f"http{'s' if authority else ''}://127.0.0.1:{server.port}/"
+        sizes = ("-t1", "-c48", "-d120", "--timeout", "20s")
+        with (
+            Mixed(server.port, authority, ["thinking", "fresh"]) as load,
+            running(need("wrk"), *sizes, url) as wrk,
+        ):
+            if event == "recycling":
+                left = server.expect_line(r"Worker (\d+) leaves: it has served", times=5)
+                wait_for_end(*map(int, left))
+            else:
+                load.wait_until_only(EVENTS[event](server, workers))
+            load.wait_for_more()
+            wrk.signal(signal.SIGINT)  # it prints what it has
+            assert wrk.wait() == 0, wrk.output
+        report = read_wrk(wrk.output)
+        assert report.failed == 0, report.text
+        assert report.requests > 100, report.text
+        assert load.failed == 0, str(load)
