@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from tests.support.tls import replace
@@ -69,7 +70,7 @@ def test_a_change_reaches_everybody(pems, pupils):
     before = len(os.listdir("/dev/fd"))
     for end, worker in zip(theirs, workers, strict=True):  # one descriptor's position for all
         assert end.receive() == ["files"]
-        worker.receive(end.descriptors.pop())
+        worker.receive(end)
         assert worker.files.read(pems[1]) == b"renewed " * 10_000
         assert worker.files.read(pems[0]) == b"cert"
         assert worker.files.stamps() == supervisor.files.stamps()
@@ -110,13 +111,13 @@ def test_a_file_that_is_gone_for_a_while_is_told_and_so_is_its_return(pems, pupi
     os.unlink(pems[0])
     keys.look(0.0, ours)
     theirs[0].receive()
-    worker.receive(theirs[0].descriptors.pop())
+    worker.receive(theirs[0])
     with pytest.raises(FileNotFoundError):
         worker.files.read(pems[0])
     replace(pems[0], b"back")
     keys.look(20.0, ours)
     assert theirs[0].receive() == ["files"]
-    worker.receive(theirs[0].descriptors.pop())
+    worker.receive(theirs[0])
     assert worker.files.read(pems[0]) == b"back"
 
 
@@ -131,6 +132,6 @@ def test_one_who_is_gone_does_not_keep_it_from_the_others(pems, pupils):
 
 def test_what_comes_where_nobody_wants_it_is_closed():
     reading, writing = os.pipe()
-    Keys(Config(), handed=False).receive(writing)
+    Keys(Config(), handed=False).receive(SimpleNamespace(descriptors=[writing]))
     assert os.read(reading, 1) == b""
     os.close(reading)

@@ -185,6 +185,13 @@ class Births:
             self._forget()
         return pid
 
+    @staticmethod
+    def name(handle: Handle, pid: int) -> None:
+        """Take down the process that an importer has forked. It says so itself, and does not run as
+        root where we do: what is not its child must not get our signals."""
+        if parent_of(pid) in (None, handle.importer):
+            handle.pid = pid
+
     # ------------------------------------------------------------------------ ends
 
     def reap(self, handles: Iterable[Handle]) -> list[Handle]:
@@ -233,6 +240,18 @@ class Births:
                 if found is None or found.si_pid in self._pids:
                     return
                 os.waitpid(found.si_pid, 0)
+
+
+def parent_of(pid: int) -> int | None:
+    """Who has forked this process; 0 where there is none; None where nobody can tell (macOS)."""
+    if not os.path.isdir("/proc/self"):
+        return None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # proc_pid_stat(5): the name in brackets may hold anything, also brackets
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def adopt(descriptor: int) -> Channel:

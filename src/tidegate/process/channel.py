@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 LONGEST = 1 << 20  # a line that is longer is cut: whoever writes that is not to fill our memory
 _READS = 64  # in one go: who never stops writing must not hold us for ever
+_PATIENCE = 1.0  # seconds for the other side to make room for a descriptor
 _FDS = 4  # descriptors a line may carry
 
 
@@ -48,7 +49,8 @@ class Channel:
 
     def _send_with(self, data: bytes, descriptors: Sequence[int]) -> None:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-        self._sock.setblocking(True)  # a descriptor cannot be kept for later without a copy
+        # A descriptor cannot be kept for later without a copy. Who does not read is not waited for.
+        self._sock.settimeout(_PATIENCE)
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]

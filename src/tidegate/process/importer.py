@@ -61,11 +61,13 @@ class ImporterLoop:
             for listener in self._listeners:
                 listener.close()
         if word == "files":
-            self._keys.receive(self._channel.descriptors.pop(0))
+            self._keys.receive(self._channel)
         self._over = self._over or word == "end"
         return None
 
     def _fork(self, seat: int) -> Birth | None:
+        if len(self._channel.descriptors) < 2:
+            return None  # there was no room for them: the supervisor sees that nobody is born
         channel, stack = self._channel.descriptors[:2]
         del self._channel.descriptors[:2]
         pid = fork()

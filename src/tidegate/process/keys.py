@@ -6,6 +6,7 @@ what has changed to those that run. A worker finds the rest in the memory it was
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from collections.abc import Iterable
 from tidegate.config import Config
 from tidegate.net.tls_files import DiskFiles, HandedFiles, tls_paths
 from tidegate.process.channel import Channel
+
+log = logging.getLogger("tidegate")
 
 
 class Keys:
@@ -45,8 +48,12 @@ class Keys:
         finally:
             os.close(descriptor)
 
-    def receive(self, descriptor: int) -> None:
+    def receive(self, channel: Channel) -> None:
         """In a worker or importer: what the supervisor has sent."""
+        if not channel.descriptors:
+            log.error("New certificates were sent, and no descriptor is free for them.")
+            return
+        descriptor = channel.descriptors.pop(0)
         try:
             if self.files is not None:
                 # `pread`: the position belongs to all who were sent this descriptor

@@ -174,7 +174,7 @@ class Post:
             elif line == "reopen":
                 self._reopen_logs()
             elif line == "files":
-                self._keys.receive(self._channel.descriptors.pop(0))
+                self._keys.receive(self._channel)
         if self._channel.ended:  # the supervisor is gone, and nobody will replace us
             self._loop.remove_reader(self._channel.fileno())
             worker.stop()

@@ -13,8 +13,9 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tidegate.config import Config
 from tidegate.net.sockets import Sockets
@@ -22,20 +23,16 @@ from tidegate.process.births import Birth, Births, Importer
 from tidegate.process.board import SEATS, Board
 from tidegate.process.channel import Channel
 from tidegate.process.crew import Crew
-from tidegate.process.handle import STACK_SIGNAL, Handle, State
+from tidegate.process.handle import Handle, State
 from tidegate.process.keys import Keys
-from tidegate.process.report import Report, describe_hang
+from tidegate.process.report import Report
 from tidegate.process.signals import Inbox
 from tidegate.process.systemd import Notifier
 from tidegate.process.upgrade import Upgrade
+from tidegate.process.watchman import KILL_AFTER, Watchman
 
 if TYPE_CHECKING:
     from tidegate.process.reloading import Reloading
-
-TICK = 1.0  # seconds between two looks at the heartbeats
-STACK_WAIT = 0.5  # seconds a worker that hangs has to write its stack
-SLOW_START = 30.0  # seconds after which a start is called slow in the log, and again
-KILL_AFTER = 5.0  # seconds beyond all grace until a worker that does not leave is killed
 
 HANDLED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
@@ -63,6 +60,9 @@ class Owner(Protocol):
 
     def reopen_logs(self) -> None:
         """Begin new log files in this process."""
+
+
+Told = TypeVar("Told", Handle, Importer)
 
 
 class Supervisor:
@@ -95,8 +95,7 @@ class Supervisor:
         self._inbox = Inbox(HANDLED)
         self._stop_at = 0.0
         self._kill_at = float("inf")
-        self._next_tick = 0.0
-        self._last_tick = 0.0
+        self._watchman = Watchman(config, self.report, log)
         self._code: int | None = None
 
     def run(self) -> Birth | int:
@@ -130,7 +129,12 @@ class Supervisor:
             number = crew.lowest_seat()
             if number >= SEATS:
                 return None
-            born = self.births.bear(self.board.seat(number), crew.generation, crew.round)
+            try:
+                born = self.births.bear(self.board.seat(number), crew.generation, crew.round)
+            except OSError as error:
+                crew.on_failed_start(crew.round, time.monotonic())
+                self.report.on_no_fork(error)
+                return None
             if isinstance(born, Birth):
                 return born
             if born is None:
@@ -169,7 +173,7 @@ class Supervisor:
             wanted = select.POLLIN | (select.POLLOUT if channel.unsent else 0)
             poll.register(channel.fileno(), wanted)
         now = time.monotonic()
-        until = min(self._next_tick, self._stop_at or self._next_tick, self._kill_at)
+        until = min(self._watchman.due, self._stop_at or self._kill_at, self._kill_at)
         until = min(until, self.report.watchdog_due)
         if self.crew.not_before > now and self.phase is Phase.SERVING:
             until = min(until, self.crew.not_before)
@@ -313,18 +317,24 @@ class Supervisor:
     def _hear(self) -> None:
         for importer in self.births.importers:  # first: who is born is named before it speaks
             importer.channel.flush()
-            for line in importer.channel.receive():
-                word, _, rest = line.partition(" ")
-                self._on_importer_word(importer, word, rest)
+            self._listen(importer, self._on_importer_word)
         for handle in self.crew.handles:
             handle.channel.flush()
-            for line in handle.channel.receive():
-                word, _, rest = line.partition(" ")
-                self._on_word(handle, word, rest)
+            self._listen(handle, self._on_word)
         if self.reloading is not None and (changed := self.reloading.hear()):
             self._reload(changed)
         if (pid := self.upgrade.taken_over(self.log)) and self.phase is Phase.SERVING:
             self.leave_to_successor(pid)
+
+    def _listen(self, to: Told, on_word: Callable[[Told, str, str], None]) -> None:
+        """Heed what has come. Workers run others' code, and may be under others' control: whatever
+        one of them says, the others' supervisor lives on."""
+        for line in to.channel.receive():
+            word, _, rest = line.partition(" ")
+            try:
+                on_word(to, word, rest)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.log.error("Process %d says what makes no sense: %.80r", to.pid, line)
 
     def _on_word(self, handle: Handle, word: str, rest: str) -> None:
         if word == "ready" and handle.state is State.STARTING:
@@ -333,8 +343,8 @@ class Supervisor:
             facts = self.report.on_ready(handle, rest)
             if first:
                 self._owner.on_ready(facts)
-        elif word == "pid":
-            handle.pid = int(rest)
+        elif word == "pid" and not handle.pid:
+            self.births.name(handle, int(rest))
         elif word == "failed":
             handle.failure = rest
         elif word == "limit":
@@ -358,21 +368,18 @@ class Supervisor:
             for handle in self.crew.handles:
                 if handle.seat.number == int(seat) and handle.importer == importer.pid:
                     if word == "born":
-                        handle.pid = int(number)
+                        self.births.name(handle, int(number))
                     else:
                         handle.status = int(number)
 
     def _reap(self) -> None:
         crew = self.crew
         for handle in self.births.reap(crew.handles):
-            for line in handle.channel.receive():  # its last words
-                word, _, rest = line.partition(" ")
-                self._on_word(handle, word, rest)
+            self._listen(handle, self._on_word)  # its last words
             handle.read_stack()
             self._on_end(handle, time.monotonic())
         for importer in self.births.reap_importers():
-            for line in importer.channel.receive():
-                self._on_importer_word(importer, *line.partition(" ")[::2])
+            self._listen(importer, self._on_importer_word)
             importer.channel.close()
             if importer.generation != crew.generation or self.phase.value >= Phase.STOPPING.value:
                 continue
@@ -421,61 +428,16 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = now + KILL_AFTER
             for handle in self.crew.handles:
-                self._kill(handle)
-        for handle in self.crew.handles:
-            if handle.state is State.HANGING and now >= handle.since + STACK_WAIT:
-                handle.read_stack()
-                handle.kill(signal.SIGKILL)
+                self._watchman.kill(handle)
         self.report.answer_watchdog(now)
-        if now < self._next_tick:
-            return
-        late = now - self._last_tick > 2 * TICK  # we were kept from running: so were the others
-        self._last_tick, self._next_tick = now, now + TICK
-        self.report.on_tick(now)
-        self.keys.look(now, self._pupils())
-        for handle in self.crew.handles:
-            self._check(handle, now, late)
-
-    def _kill(self, handle: Handle) -> None:
-        self.report.on_killed(handle)
-        handle.kill(signal.SIGKILL)
+        if self._watchman.look(self.crew.handles, now):
+            self.report.on_tick(now)
+            self.keys.look(now, self._pupils())
 
     def _pupils(self) -> list[Channel]:
         """Who reads certificates, or will fork those who do."""
         channels = [handle.channel for handle in self.crew.handles if handle.active]
         return channels + [importer.channel for importer in self.births.importers]
-
-    def _check(self, handle: Handle, now: float, late: bool) -> None:
-        """See whether it starts slowly, hangs, or does not leave."""
-        if handle.state is State.STARTING:
-            if now - handle.told_slow >= SLOW_START:
-                handle.told_slow = now
-                self.report.on_slow_start(handle, now)
-            return
-        if handle.state is State.LEAVING and now > handle.since + self._longest_leave():
-            self._kill(handle)
-            return
-        if handle.done:
-            return
-        beaten = max(handle.seat.beaten, handle.since)
-        if now - beaten > 2 * TICK:
-            handle.seat.leave()  # its share of the newcomers is for those who turn
-        limit = self.config.timeout_worker_healthcheck
-        if not limit or late or self.config.reload or handle.state is State.HANGING:
-            return
-        if now - beaten > limit:
-            self.log.error("%s", describe_hang(handle, now - beaten, limit))
-            handle.enter(State.HANGING, now)
-            handle.kill(STACK_SIGNAL)
-            self._next_tick = now + STACK_WAIT
-
-    def _longest_leave(self) -> float:
-        """Seconds until a worker that was told to leave is killed."""
-        grace = self.config.timeout_graceful_shutdown
-        if grace is None:
-            return float("inf")
-        # both the requests and the application's shutdown have it
-        return 2 * grace + self.config.drain_idle + KILL_AFTER
 
     def _forget(self) -> None:
         """In a child: close what is the supervisor's, so that ends are seen as ends."""

@@ -1,0 +1,88 @@
+"""Which workers start slowly, hang or do not leave; what is done about it is killing them.
+
+The board shows when each worker's loop last turned. One that has not turned for too long is asked
+for its stack, by a signal that faulthandler answers whatever the interpreter is doing, and killed a
+moment later.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Sequence
+
+from tidegate.config import Config
+from tidegate.process.handle import STACK_SIGNAL, Handle, State
+from tidegate.process.report import Report, describe_hang
+
+TICK = 1.0  # seconds between two looks at the heartbeats
+STACK_WAIT = 0.5  # seconds a worker that hangs has to write its stack
+SLOW_START = 30.0  # seconds after which a start is called slow in the log, and again
+KILL_AFTER = 5.0  # seconds beyond all grace until a worker that does not leave is killed
+
+
+class Watchman:
+    """`look` is to be called at `due`, and may be called earlier."""
+
+    def __init__(self, config: Config, report: Report, log: logging.Logger) -> None:
+        self._config = config
+        self._report = report
+        self._log = log
+        self._last_look = 0.0
+        self._next_look = 0.0
+        self._stack_due = float("inf")
+
+    @property
+    def due(self) -> float:
+        return min(self._next_look, self._stack_due)
+
+    def look(self, handles: Sequence[Handle], now: float) -> bool:
+        """See to all of them; True once a tick."""
+        if now >= self._stack_due:
+            self._stack_due = float("inf")
+            for handle in handles:
+                if handle.state is State.HANGING:
+                    handle.read_stack()
+                    handle.kill(signal.SIGKILL)
+        if now < self._next_look:
+            return False
+        late = now - self._last_look > 2 * TICK  # we were kept from running: so were the others
+        self._last_look, self._next_look = now, now + TICK
+        for handle in handles:
+            self._check(handle, now, late)
+        return True
+
+    def _check(self, handle: Handle, now: float, late: bool) -> None:
+        if handle.state is State.STARTING:
+            if now - handle.told_slow >= SLOW_START:
+                handle.told_slow = now
+                self._report.on_slow_start(handle, now)
+            return
+        if handle.state is State.LEAVING and now > handle.since + self._longest_leave():
+            self.kill(handle)
+            return
+        if handle.done:
+            return
+        beaten = max(handle.seat.beaten, handle.since)
+        if now - beaten > 2 * TICK:
+            handle.seat.leave()  # its share of the newcomers is for those who turn
+        limit = self._config.timeout_worker_healthcheck
+        if not limit or late or self._config.reload or handle.state is State.HANGING:
+            return
+        if now - beaten > limit:
+            self._log.error("%s", describe_hang(handle, now - beaten, limit))
+            handle.enter(State.HANGING, now)
+            handle.kill(STACK_SIGNAL)
+            self._stack_due = now + STACK_WAIT
+
+    def kill(self, handle: Handle) -> None:
+        self._report.on_killed(handle)
+        handle.kill(signal.SIGKILL)
+
+    def _longest_leave(self) -> float:
+        """Seconds until a worker that was told to leave is killed."""
+        grace = self._config.timeout_graceful_shutdown
+        if grace is None:
+            return float("inf")
+        # both the requests and the application's shutdown have it
+        return 2 * grace + self._config.drain_idle + KILL_AFTER
