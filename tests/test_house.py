@@ -61,6 +61,14 @@ ALLOWED = {
         "discover",
         *LEAVES,
     },
+    "gunicorn": {
+        "hosting",
+        "serving.worker",
+        "net.listener",
+        "discover.shape",
+        "observe",
+        *LEAVES,
+    },
     "cli": {"__init__", "launch", "discover", *LEAVES},
 }
 
