@@ -43,6 +43,9 @@ class Report:
         self._extended = 0.0
         self.watchdog_due = float("inf")
 
+    def kills_for_memory(self) -> int | None:
+        return self._oom.read()
+
     # ------------------------------------------------------------------------ beginnings
 
     def on_ready(self, handle: Handle, said: str) -> dict[str, Any]:

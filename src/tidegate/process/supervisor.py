@@ -141,6 +141,7 @@ class Supervisor:
                 return None
             born.since = born.told_slow = born.born = time.monotonic()
             born.round = crew.round
+            born.oom_before = self.report.kills_for_memory()
             crew.handles.append(born)
         return None
 
