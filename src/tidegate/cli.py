@@ -126,7 +126,14 @@ def _act(said: dict[str, Any], on_started: Callable[[], None] | None) -> int:
         print(f"tidegate {__version__} on {sys.implementation.name} {sys.version.split()[0]}")
         return 0
     printing = said.pop("print_config", False)
-    resolved = resolve(said, os.environ, os.getcwd(), origin=_spelling)
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"There is no working directory any more ({error.strerror}).",
+            "Go to one that is there (cd), and start again.",
+        ) from error
+    resolved = resolve(said, os.environ, here, origin=_spelling)
     for warning in resolved.warnings:
         print(f"tidegate: {warning}", file=sys.stderr)
     if printing:

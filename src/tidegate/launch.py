@@ -136,11 +136,14 @@ def run(app: object | str | None = None, **options: Any) -> None:
             f"{being_imported} starts a server while it is being imported by one",
             'Put the call of tidegate.run() under `if __name__ == "__main__":`.',
         )
-    serve_config(Config(app=app, **options))
+    code = serve_config(Config(app=app, **options))
+    if code:
+        raise SystemExit(code)
 
 
 def serve_config(config: Config, *, on_started: Callable[[], None] | None = None) -> int:
     """Serve until a signal ends it; the exit status for the command. See `Server` for the rest."""
+    _hold_standard_streams()
     set_up_logs(config)
     if config.supervised:
         _require_fork()
@@ -153,6 +156,15 @@ def serve_config(config: Config, *, on_started: Callable[[], None] | None = None
         server = Server(config, found=found, on_started=on_started)
         clean = runner.run(server.serve(handle_signals=True))
     return 0 if clean else 1
+
+
+def _hold_standard_streams() -> None:
+    """Where one of them is closed, the next socket would get its number, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _require_fork() -> None:

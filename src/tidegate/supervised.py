@@ -8,13 +8,16 @@ goes on here as a worker, an importer or a watcher, and ends as any program does
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
 import os
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tidegate.config import Config
 from tidegate.errors import ConfigurationError
@@ -49,7 +52,26 @@ def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -
             return outcome
     finally:
         house.close()
-    return house.become(outcome)
+    code = NOT_STARTED
+    try:
+        code = house.become(outcome)
+    finally:
+        _end_process(code, in_order=outcome.role is Role.WORKER)
+
+
+def _end_process(code: int, *, in_order: bool) -> NoReturn:
+    """End a child here. What its caller goes on to do is for the supervisor's process alone: a
+    script that called `tidegate.run` must not be continued in each of them."""
+    if in_order:
+        with contextlib.suppress(Exception):
+            threading._shutdown()  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 class _House:
@@ -101,16 +123,20 @@ class _House:
     def on_complete(self) -> None:
         """Name this process as the server's; whose place it takes does so until now."""
         if self._pid_file is not None:
-            self._pid_file.write(taking_over=self._upgrade.taking_over)
+            try:
+                self._pid_file.write(taking_over=self._upgrade.taking_over)
+            except ConfigurationError as error:  # it was writable at the start
+                log.error("%s", _told(error))
         self._sockets.take_over()
 
     def reopen_logs(self) -> None:
         """Begin new log files, whose owner is the one who writes."""
         from tidegate.observe import logs
 
-        if self._identity is not None:
-            _hand_over(self._identity, (), self._config.access_log_file)
-        logs.reopen()
+        identity = self._identity if os.geteuid() == 0 else None
+        if identity is not None:
+            _hand_over(identity, (), self._config.access_log_file)
+        logs.reopen(None if identity is None else (identity.uid, identity.gid))
 
     def close(self) -> None:
         """In the supervisor's process, at its end. Nothing here is its children's to remove."""
@@ -126,6 +152,8 @@ class _House:
 
     def become(self, birth: Birth) -> int:
         """Be what this process was forked for; its exit status."""
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            os.environ.pop(name, None)  # the supervisor speaks to systemd, nobody else
         with contextlib.suppress(OSError):
             os.chdir(self._folder)  # by its name: a link may lead to a new release by now
         if birth.role is Role.WATCHER:
@@ -277,22 +305,33 @@ def _reloading(config: Config) -> Reloading | None:
 
 def _hand_over(identity: Identity, listeners: Sequence[Listener], log_file: str | None) -> None:
     """What workers need and root has made, or would have to."""
+    from tidegate.observe.logs import file_handlers
+
+    if os.geteuid() != 0:
+        return
+    # By descriptor, or not through links: the folders may belong to that user, who could lead us
+    # to any other file.
     for listener in listeners:
         if listener.made_path is not None:
-            os.chown(listener.made_path, identity.uid, identity.gid)
-    if log_file is not None and log_file != "-" and os.geteuid() == 0:
+            os.chown(listener.made_path, identity.uid, identity.gid, follow_symlinks=False)
+    for handler in file_handlers():
+        if handler.stream is not None:
+            os.fchown(handler.stream.fileno(), identity.uid, identity.gid)
+    if log_file is not None and log_file != "-":
         try:
-            os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
+            descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         except OSError:
             return  # it is there, and has the owner it was given; or the worker will say why not
-        os.chown(log_file, identity.uid, identity.gid)
+        os.fchown(descriptor, identity.uid, identity.gid)
+        os.close(descriptor)
 
 
 def _start_folder() -> str:
     """The working directory by the name it was entered by, where that is known: a link such as
     /srv/current leads to the next release one day, and its target does not."""
-    here, named = os.getcwd(), os.environ.get("PWD", "")
+    named = os.environ.get("PWD", "")
     try:
+        here = os.getcwd()
         return named if named and os.path.samefile(named, here) else here
     except OSError:
-        return here
+        return os.getcwd()

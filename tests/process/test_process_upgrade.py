@@ -71,10 +71,6 @@ def test_the_old_binary_leaves_when_the_new_one_serves_and_not_before():
     new.close()
 
 
-def free_name(tmp_path):
-    return f"tidegate-test-{os.getpid()}-{tmp_path.name}"
-
-
 @pytest.fixture
 def binds(tmp_path):
     spaced = tmp_path / "a path with spaces"
@@ -84,7 +80,7 @@ def binds(tmp_path):
         "[::1]:0",
         f"unix:{spaced}/the socket",
         f"unix:{spaced}/a\tsocket",
-        f"unix:@{free_name(tmp_path)}",
+        f"unix:{spaced}/@name",
     ]
 
 
@@ -215,7 +211,7 @@ upgrade.begin((), log)
 upgrade.begin((), log)  # one at a time
 tell(logged=logged)
 while upgrade.channels:
-    upgrade.reap(log)
+    upgrade.reap(log, stopping=False)
     select.select([], [], [], 0.01)
 tell(logged=logged[1:], taken_over=upgrade.taken_over(log))
 """

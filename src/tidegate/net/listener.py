@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tidegate.net.poller import Poller
 
 BATCH = 64  # connections per wake; the rest of the backlog waits for the next turn of the loop
+MOST_WAITING = 65536  # connections; no backlog is longer
 REST = 1.0  # seconds without accepting after the kernel had nothing left to give
 STEP = 0.002  # seconds to stand back for others, so that they take the newcomer
 STEPS = 16  # times in a row; half as many after each time that nobody came
@@ -205,6 +206,7 @@ class Acceptor:
         "_timer",
         "_told",
         "listener",
+        "taken",
     )
 
     def __init__(
@@ -229,6 +231,7 @@ class Acceptor:
         self._fd = listener.sock.fileno()
         self._state = _State.IDLE
         self._timer: asyncio.TimerHandle | None = None
+        self.taken = 0
         self._told = False  # this episode of exhaustion is in the log
 
     def start(self) -> None:
@@ -249,6 +252,18 @@ class Acceptor:
             return
         self._cancel_timer()
         self._state = _State.PAUSED
+
+    def take_all(self) -> None:
+        """Accept whoever waits, however many: this is the end, and nobody else will."""
+        self._share = None
+        if self._state is _State.STANDING_BACK:
+            self._cancel_timer()
+            self._wake()
+        for _ in range(MOST_WAITING // BATCH):
+            before = self.taken
+            self.on_readable()
+            if self.taken - before < BATCH:
+                return
 
     def stop(self) -> None:
         """Never accept again; closing the listener is its owner's."""
@@ -276,6 +291,7 @@ class Acceptor:
                     continue
                 self._rest(error)
                 return
+            self.taken += 1
             self._hand_over(sock, plain_address(peer) if mapped else peer)
 
     def _stands_back(self, share: Share) -> bool:

@@ -164,20 +164,44 @@ def restore() -> None:
             logger.disabled = False
 
 
-def reopen() -> None:
-    """Begin new files where those that the handlers of `logging` write to were moved away."""
-    for handler in _all_handlers():
-        if isinstance(handler, logging.FileHandler):
-            handler.acquire()
-            try:
-                stream, handler.stream = handler.stream, None
-                if stream is not None:
-                    stream.close()
-                handler.stream = handler._open()
-            except OSError as error:
-                print(f"{handler.baseFilename} cannot be opened again: {error}", file=sys.stderr)
-            finally:
-                handler.release()
+def reopen(owner: tuple[int, int] | None = None) -> None:
+    """Begin new files where those that the handlers of `logging` write to were moved away.
+
+    What cannot be opened goes on in the old file. `owner`: the user and group of those who write,
+    where this process is not one of them.
+    """
+    for handler in file_handlers():
+        try:
+            stream = _open_again(handler, owner)
+        except OSError as error:
+            logging.getLogger("tidegate").error(
+                "%s cannot be opened again (%s); it goes on in the old file.",
+                handler.baseFilename,
+                error.strerror,
+            )
+            continue
+        handler.acquire()
+        try:
+            old, handler.stream = handler.stream, stream
+        finally:
+            handler.release()
+        if old is not None:
+            old.close()
+
+
+def _open_again(handler: logging.FileHandler, owner: tuple[int, int] | None) -> Any:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    if owner is not None:
+        flags |= os.O_NOFOLLOW  # the folder may be theirs, and a link lead anywhere
+    descriptor = os.open(handler.baseFilename, flags, 0o666)
+    if owner is not None:
+        os.fchown(descriptor, *owner)
+    return open(descriptor, "a", encoding=handler.encoding, errors=handler.errors)
+
+
+def file_handlers() -> list[logging.FileHandler]:
+    """Those of all loggers that write to files."""
+    return [each for each in _all_handlers() if isinstance(each, logging.FileHandler)]
 
 
 def _all_handlers() -> set[logging.Handler]:

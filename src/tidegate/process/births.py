@@ -18,17 +18,27 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
 from tidegate.process.board import Board, Seat
 from tidegate.process.channel import Channel
-from tidegate.process.handle import Handle
+from tidegate.process.handle import Failure, Handle
+from tidegate.process.signals import forget_signals_in_children
 
+_PATIENCE = 2.0  # seconds for importers to end
 _HELD = frozenset(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+
+
+MEANT_FOR_THE_SUPERVISOR = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
     if hasattr(signal, name)
 )
 
@@ -58,7 +68,7 @@ class Importer:
         self.generation = generation
         self.round = round_
         self.ready = False
-        self.failure = ""
+        self.failure: Failure | None = None
 
 
 NO_GENERATION = -1  # of an importer that has none of the application's code (warming.py)
@@ -85,8 +95,9 @@ def deaf_to_terminal() -> None:
 
     A handler that does nothing, since SIG_IGN would pass on to programs that are started.
     """
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
-        signal.signal(getattr(signal, name), _ignore)
+    for number in MEANT_FOR_THE_SUPERVISOR:
+        signal.signal(number, _ignore)
+    forget_signals_in_children(MEANT_FOR_THE_SUPERVISOR)
 
 
 def _ignore(_number: int, _frame: object) -> None:
@@ -201,8 +212,9 @@ class Births:
         for handle in handles:
             if handle.status is None and not handle.importer:
                 handle.status = self.wait_for(handle.pid)
-            orphaned = handle.importer and handle.importer not in there
-            if handle.status is not None or (orphaned and handle.channel.ended):
+            if handle.status is not None or (
+                handle.importer and handle.importer not in there and _is_gone(handle)
+            ):
                 ended.append(handle)
         if os.getpid() == 1:
             self._reap_strangers()
@@ -214,6 +226,19 @@ class Births:
         for importer in ended:
             self.importers.remove(importer)
         return ended
+
+    def end_importers(self) -> None:
+        """At the very end: all of them, within bounds."""
+        for importer in self.importers:
+            importer.channel.send("end")
+        until = time.monotonic() + _PATIENCE
+        for importer in self.importers:
+            while self.wait_for(importer.pid) is None:
+                if not importer.ready or time.monotonic() > until:
+                    os.kill(importer.pid, signal.SIGKILL)
+                    os.waitpid(importer.pid, 0)
+                    break
+                time.sleep(0.005)  # nothing else is left to do in this process
 
     def dismiss_idle_importers(self, handles: Iterable[Handle], generation: int) -> None:
         """An importer without children, whose code is not the newest, may go."""
@@ -242,6 +267,11 @@ class Births:
                 os.waitpid(found.si_pid, 0)
 
 
+def _is_gone(handle: Handle) -> bool:
+    """Whether a worker whose importer is gone has ended. Its own children may hold its channel."""
+    return handle.channel.ended or (handle.pid > 0 and parent_of(handle.pid) == 0)
+
+
 def parent_of(pid: int) -> int | None:
     """Who has forked this process; 0 where there is none; None where nobody can tell (macOS)."""
     if not os.path.isdir("/proc/self"):
@@ -256,4 +286,4 @@ def parent_of(pid: int) -> int | None:
 
 def adopt(descriptor: int) -> Channel:
     """The channel whose end has come as a descriptor."""
-    return Channel(socket.socket(fileno=descriptor))
+    return Channel(socket.socket(fileno=descriptor), takes_descriptors=True)

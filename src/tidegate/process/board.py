@@ -82,9 +82,8 @@ class Seat:
         return connections - least > least >> 3
 
     def show(self, connections: int) -> None:
-        """So many connections are open now, if any are accepted here."""
-        if self._words[self.at + _LOAD] != _AWAY:
-            self._words[self.at + _LOAD] = connections
+        """So many connections are open now where more are accepted."""
+        self._words[self.at + _LOAD] = connections
 
     def progress(self) -> int:
         """A number that moves when any worker accepts."""

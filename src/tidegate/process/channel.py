@@ -20,10 +20,12 @@ _FDS = 4  # descriptors a line may carry
 class Channel:
     """One end. Both ends close when either process ends, whatever way it ends."""
 
-    __slots__ = ("_got", "_sock", "_unsent", "descriptors", "ended")
+    __slots__ = ("_got", "_sock", "_takes", "_unsent", "descriptors", "ended")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, takes_descriptors: bool = False) -> None:
+        """Who takes none has none pressed upon it: the kernel drops them."""
         sock.setblocking(False)
+        self._takes = takes_descriptors
         self._sock = sock
         self._got = b""
         self._unsent = b""
@@ -32,8 +34,9 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
+        """The supervisor's end, and the one that descriptors are sent to."""
         ours, theirs = socket.socketpair()
-        return cls(ours), cls(theirs)
+        return cls(ours), cls(theirs, takes_descriptors=True)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -80,10 +83,7 @@ class Channel:
         """The lines that have come; sets `ended` at the end."""
         try:
             for _ in range(_READS):
-                data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS)
-                for descriptor in rights:  # not for the programs that an application starts
-                    os.set_inheritable(descriptor, False)
-                self.descriptors += rights
+                data = self._receive_with_descriptors() if self._takes else self._sock.recv(65536)
                 if not data:
                     self.ended = True
                     break
@@ -95,6 +95,14 @@ class Channel:
         *lines, self._got = self._got.split(b"\n")
         self._got = self._got[:LONGEST]
         return [line.decode("utf-8", "replace") for line in lines]
+
+    def _receive_with_descriptors(self) -> bytes:
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS, flags)
+        for descriptor in rights:  # not for the programs that an application starts
+            os.set_inheritable(descriptor, False)
+        self.descriptors += rights
+        return data
 
     def close(self) -> None:
         self._sock.close()

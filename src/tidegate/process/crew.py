@@ -48,6 +48,13 @@ class Crew:
             if handle.state is State.READY and (handle.due or handle.generation < self.generation)
         ]
 
+    def _leaving(self) -> bool:
+        """Somebody has requests to finish still, or may have."""
+        return any(
+            handle.state in (State.LEAVING, State.HANGING) and not handle.done_at
+            for handle in self.handles
+        )
+
     @property
     def rolling(self) -> bool:
         """Workers with old code still accept, or will."""
@@ -71,7 +78,7 @@ class Crew:
         if short > 0:
             # after a failure one goes ahead, to see whether it works by now
             return 1 - min(1, self.count(State.STARTING)) if self.tries else short
-        calm = not self.count(State.STARTING, State.LEAVING, State.HANGING)
+        calm = not self.count(State.STARTING) and not self._leaving()
         return 1 if short == 0 and calm and self._replaceable() else 0
 
     def surplus(self) -> Handle | None:
@@ -80,7 +87,7 @@ class Crew:
         for handle in self.handles:
             if handle.state is State.STARTING and handle.generation < self.generation:
                 return handle
-        if self.count(State.READY) <= self.wanted or self.count(State.LEAVING, State.HANGING):
+        if self.count(State.READY) <= self.wanted or self._leaving():
             return None
         replaceable = self._replaceable()
         if replaceable:

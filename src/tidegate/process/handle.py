@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from enum import Enum
+from typing import NamedTuple
 
 from tidegate.process.board import Seat
 from tidegate.process.channel import Channel
@@ -14,6 +16,7 @@ from tidegate.process.channel import Channel
 # No application uses the last real-time signal; where there are none (macOS), one has to be shared.
 STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", getattr(signal, "SIGUSR2", 0))
 _STACK_BOUND = 16384  # bytes of it that are kept
+_STACK_READS = 4
 
 
 class State(Enum):
@@ -35,12 +38,24 @@ NEXT = {
 }
 
 
+class Failure(NamedTuple):
+    """Why a start failed, in the child's words; `final`: trying again would be no use."""
+
+    text: str
+    final: bool
+
+    @classmethod
+    def read(cls, said: str) -> Failure:
+        failure = json.loads(said)
+        return cls(str(failure["text"]), failure["final"] is True)
+
+
 class Handle:
     """`since` is when it came into its state; `due` says why it is to be replaced, if it is."""
 
     # fmt: off
     __slots__ = (
-        "_stack", "born", "channel", "closed", "done", "due", "failure", "generation",
+        "_stack", "born", "channel", "closed", "done_at", "due", "failure", "generation",
         "importer", "oom_before", "pid", "ready_at", "round", "seat", "seen", "since", "stack_fd",
         "state", "status", "told_slow", "was_ready",
     )
@@ -56,9 +71,9 @@ class Handle:
         self.state = State.STARTING
         self.born = self.since = self.ready_at = 0.0
         self.closed = False  # it accepts no more
-        self.done = False  # it has let go of everything, and has only to end
+        self.done_at = 0.0  # since then it has let go of everything, and has only to end
         self.due = ""
-        self.failure = ""  # its own words, where it said why it could not start
+        self.failure: Failure | None = None  # why it could not start, if it said so
         self.was_ready = False
         self.told_slow = 0.0
         self.seen = 0.0  # its last beat that was looked at
@@ -84,7 +99,8 @@ class Handle:
     def read_stack(self) -> None:
         """Take what faulthandler has written."""
         with contextlib.suppress(OSError):
-            while data := os.read(self.stack_fd, 65536):
+            for _ in range(_STACK_READS):
+                data = os.read(self.stack_fd, 65536)
                 self._stack = (self._stack + data)[:_STACK_BOUND]
 
     @property

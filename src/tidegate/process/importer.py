@@ -12,14 +12,14 @@ import signal
 from collections.abc import Sequence
 
 from tidegate.net.listener import Listener
-from tidegate.process.births import Birth, Role, adopt, fork
+from tidegate.process.births import MEANT_FOR_THE_SUPERVISOR, Birth, Role, adopt, fork
 from tidegate.process.board import Board
 from tidegate.process.channel import Channel
 from tidegate.process.keys import Keys
 from tidegate.process.signals import Inbox
 
 # Whatever ends a process group (Ctrl+C in a terminal) is the supervisor's business.
-_DEAF_TO = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+_DEAF_TO = (*MEANT_FOR_THE_SUPERVISOR, signal.SIGQUIT)
 
 
 class ImporterLoop:

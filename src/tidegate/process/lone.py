@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tidegate.config import Config
 from tidegate.process.pid_file import PidFile
-from tidegate.process.signals import EndingSignals
+from tidegate.process.signals import EndingSignals, forget_signals_in_children
 from tidegate.process.systemd import Notifier
 
 _NEEDING = ("SIGUSR2", "SIGTTIN", "SIGTTOU")
@@ -62,6 +62,7 @@ class Lone:
             # nohup has it ignored, and then it stays so
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 self._handle("SIGHUP", self._on_hangup)
+            forget_signals_in_children(self._handlers)
         return self
 
     def __exit__(self, *exc: object) -> None:

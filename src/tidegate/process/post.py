@@ -23,6 +23,7 @@ from tidegate.config import Config
 from tidegate.process.births import Birth
 from tidegate.process.handle import STACK_SIGNAL
 from tidegate.process.keys import Keys
+from tidegate.process.signals import forget_signals_in_children
 
 log = logging.getLogger("tidegate")
 
@@ -53,6 +54,7 @@ class Post:
         self._until = float("inf")
         self._most: int | None = None  # bytes of memory
         self._ready = False
+        self._connections: int | None = None  # while any are accepted
         self._due = False
         self._worker: Served | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +73,7 @@ class Post:
         loop.add_reader(self._channel.fileno(), self._on_line)
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGQUIT, worker.force)
+        forget_signals_in_children((signal.SIGTERM, signal.SIGQUIT))
         self._on_line()
 
     def detach(self) -> None:
@@ -89,6 +92,7 @@ class Post:
         return self.seat.leaving
 
     def is_fuller(self, connections: int, taken: int) -> bool:
+        self._connections = connections
         return self.seat.is_fuller(connections, taken)
 
     def progress(self) -> int:
@@ -96,10 +100,13 @@ class Post:
 
     def show(self, connections: int) -> None:
         """So many are open now."""
-        self.seat.show(connections)
+        if self._connections is not None:
+            self._connections = connections
+            self.seat.show(connections)
 
     def leave(self) -> None:
         """Nothing is accepted any longer."""
+        self._connections = None
         self.seat.leave()
         self._channel.send("closed")
 
@@ -141,6 +148,8 @@ class Post:
     def _beat(self) -> None:
         assert self._loop is not None and self._worker is not None
         self.seat.beat(self._worker.requests)
+        if self._connections is not None:
+            self.seat.show(self._connections)  # the supervisor may have taken us for one that hangs
         self._timer = self._loop.call_later(BEAT, self._beat)
         if self._due:
             return

@@ -5,16 +5,14 @@ A failure that several workers share is said once.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import time
-from typing import Any
 
 from tidegate.process.births import Importer
 from tidegate.process.crew import Crew
-from tidegate.process.handle import Handle, State
+from tidegate.process.handle import Failure, Handle, State
 from tidegate.process.systemd import Notifier
 from tidegate.process.verdict import OomCounter, verdict
 
@@ -48,13 +46,11 @@ class Report:
 
     # ------------------------------------------------------------------------ beginnings
 
-    def on_ready(self, handle: Handle, said: str) -> dict[str, Any]:
-        """A worker serves; returns what it tells of itself."""
+    def on_ready(self, handle: Handle) -> None:
+        """A worker serves."""
         if self.complete:
             took = 1000 * (time.monotonic() - handle.born)
             self._log.info("Worker %d is ready (%.0f ms).", handle.pid, took)
-        facts: dict[str, Any] = json.loads(said)
-        return facts
 
     def on_complete(self) -> None:
         """As many serve as were asked for; called as long as that is so."""
@@ -122,11 +118,10 @@ class Report:
             importer.pid,
         )
 
-    def _say_failure(self, said: str) -> None:
-        failure = json.loads(said)
-        self._log.error("%s", failure["text"])
+    def _say_failure(self, failure: Failure) -> None:
+        self._log.error("%s", failure.text)
         # what cannot be found or read today will not be found in a second
-        self.fatal = failure["final"] and not self._crew.ever_ready
+        self.fatal = failure.final and not self._crew.ever_ready
 
     def _say_next_try(self) -> None:
         wait = self._crew.not_before - time.monotonic()
@@ -190,7 +185,12 @@ class Report:
 
     def on_killed(self, handle: Handle) -> None:
         self.clean = False
-        self._log.warning("Worker %d does not end: killed.", handle.pid)
+        why = (
+            "a thread that is no daemon, or what runs at exit, keeps it"
+            if handle.done_at
+            else "its grace is over"
+        )
+        self._log.warning("Worker %d does not end (%s): killed.", handle.pid, why)
 
     def _verdict(self, handle: Handle, *, hung: bool = False) -> str:
         if handle.status is None:

@@ -16,6 +16,34 @@ ENDING = tuple(
 )
 
 
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def forget_signals_in_children(numbers: Iterable[int]) -> None:
+    """Processes that the application forks shall end by a signal like any other.
+
+    Else they keep our handlers, and on Python 3.11 also the wakeup descriptor: what is sent to a
+    child (`multiprocessing.Process.terminate`) would arrive in this process.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    owner, kept = os.getpid(), tuple(numbers)
+
+    def forget() -> None:
+        if os.getppid() == owner and threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
+            for number in kept:
+                signal.signal(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=forget)
+
+
 class EndingSignals:
     """While entered, SIGINT and SIGTERM call `stop`, and from the second one on `force`.
 
@@ -41,6 +69,7 @@ class EndingSignals:
             self._installed = True
             for number in ENDING:
                 self._handle(number)
+            forget_signals_in_children(ENDING)
         return self
 
     def _handle(self, number: signal.Signals) -> None:
@@ -92,7 +121,7 @@ class Inbox:
 
     def __exit__(self, *exc: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)
+            signal.signal(number, signal.SIG_DFL if before is None else before)  # None: set in C
         signal.set_wakeup_fd(self._wakeup_before)
         self._reader.close()
         self._writer.close()

@@ -8,6 +8,7 @@ things stand, so nothing depends on the order in which they came.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -23,10 +24,10 @@ from tidegate.process.births import Birth, Births, Importer
 from tidegate.process.board import SEATS, Board
 from tidegate.process.channel import Channel
 from tidegate.process.crew import Crew
-from tidegate.process.handle import Handle, State
+from tidegate.process.handle import Failure, Handle, State
 from tidegate.process.keys import Keys
 from tidegate.process.report import Report
-from tidegate.process.signals import Inbox
+from tidegate.process.signals import Inbox, has_terminal
 from tidegate.process.systemd import Notifier
 from tidegate.process.upgrade import Upgrade
 from tidegate.process.watchman import KILL_AFTER, Watchman
@@ -93,6 +94,7 @@ class Supervisor:
         self.keys = keys
         self._owner = owner
         self._inbox = Inbox(HANDLED)
+        self._terminal = has_terminal()
         self._stop_at = 0.0
         self._kill_at = float("inf")
         self._watchman = Watchman(config, self.report, log)
@@ -205,6 +207,8 @@ class Supervisor:
             self.reopen_logs()
         elif self.phase is not Phase.SERVING:
             return
+        elif number is signal.SIGHUP and self._terminal and not has_terminal():
+            self.stop("SIGHUP: the terminal is gone; stopping.")
         elif number is signal.SIGHUP:
             self.restart("SIGHUP")
         elif number is signal.SIGTTIN:
@@ -305,11 +309,7 @@ class Supervisor:
             self._end_importers()
 
     def _end_importers(self) -> None:
-        for importer in self.births.importers:
-            importer.channel.send("end")
-            if not importer.ready:
-                os.kill(importer.pid, signal.SIGKILL)
-            os.waitpid(importer.pid, 0)
+        self.births.end_importers()
         if self.reloading is not None:
             self.reloading.stop()
 
@@ -334,26 +334,27 @@ class Supervisor:
             word, _, rest = line.partition(" ")
             try:
                 on_word(to, word, rest)
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except Exception:  # a list that is nested too deep, a number too long, ...
                 self.log.error("Process %d says what makes no sense: %.80r", to.pid, line)
 
     def _on_word(self, handle: Handle, word: str, rest: str) -> None:
         if word == "ready" and handle.state is State.STARTING:
             first = not self.crew.ever_ready
+            facts = json.loads(rest)
             self.crew.on_ready(handle, time.monotonic())
-            facts = self.report.on_ready(handle, rest)
+            self.report.on_ready(handle)
             if first:
                 self._owner.on_ready(facts)
         elif word == "pid" and not handle.pid:
             self.births.name(handle, int(rest))
         elif word == "failed":
-            handle.failure = rest
+            handle.failure = Failure.read(rest)
         elif word == "limit":
             handle.due = rest
         elif word == "closed":
             handle.closed = True
         elif word == "done":
-            handle.done = True
+            handle.done_at = time.monotonic()
         elif word == "modules" and self.reloading is not None:
             self.reloading.warmth.learn(rest)
 
@@ -361,7 +362,7 @@ class Supervisor:
         if word == "ready":
             importer.ready = True
         elif word == "failed":
-            importer.failure = rest
+            importer.failure = Failure.read(rest)
         elif word == "unfit" and self.reloading is not None:
             self.reloading.warmth.on_failed(rest)
         elif word in ("born", "died"):
@@ -391,7 +392,7 @@ class Supervisor:
                 self.report.on_importer_end(importer, first=first)
                 self._give_up_restart()
         self.births.dismiss_idle_importers(crew.handles, crew.generation)
-        self.upgrade.reap(self.log)
+        self.upgrade.reap(self.log, stopping=self.phase.value >= Phase.UNREADY.value)
         if self.reloading is not None:
             self.reloading.reap(self.births, stopping=self.phase is not Phase.SERVING)
 

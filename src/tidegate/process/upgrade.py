@@ -87,7 +87,8 @@ class Upgrade:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
         except BaseException as error:
-            os.write(2, f"tidegate: the new binary cannot be started: {error}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"tidegate: the new binary cannot be started: {error}\n".encode())
         os._exit(127)
 
     def taken_over(self, log: logging.Logger) -> int:
@@ -101,7 +102,7 @@ class Upgrade:
         log.info("Process %d has taken over; this one leaves.", pid)
         return pid
 
-    def reap(self, log: logging.Logger) -> None:
+    def reap(self, log: logging.Logger, *, stopping: bool) -> None:
         """See whether the new binary has failed."""
         if self._successor is None or not self._successor_pid:
             return
@@ -109,7 +110,8 @@ class Upgrade:
         if ended:
             self._successor.close()
             self._successor, self._successor_pid = None, 0
-            log.error("The new binary ended before it was ready: this one serves on.")
+            if not stopping:
+                log.error("The new binary ended before it was ready: this one serves on.")
 
     def stop(self) -> None:
         """We are told to end: so is who was to follow us."""

@@ -58,13 +58,13 @@ class Watchman:
                 handle.told_slow = now
                 self._report.on_slow_start(handle, now)
             return
-        if handle.state is State.LEAVING and now > handle.since + self._longest_leave():
+        if handle.state is State.LEAVING and now > self._latest_end(handle):
             self.kill(handle)
             return
-        if handle.done:
+        if handle.done_at:
             return
         beaten = max(handle.seat.beaten, handle.since)
-        if now - beaten > 2 * TICK:
+        if now - beaten > 2 * TICK and not late:
             handle.seat.leave()  # its share of the newcomers is for those who turn
         limit = self._config.timeout_worker_healthcheck
         if not limit or late or self._config.reload or handle.state is State.HANGING:
@@ -79,10 +79,12 @@ class Watchman:
         self._report.on_killed(handle)
         handle.kill(signal.SIGKILL)
 
-    def _longest_leave(self) -> float:
-        """Seconds until a worker that was told to leave is killed."""
+    def _latest_end(self, handle: Handle) -> float:
+        """When a worker that was told to leave is killed."""
+        if handle.done_at:
+            return handle.done_at + KILL_AFTER
         grace = self._config.timeout_graceful_shutdown
         if grace is None:
             return float("inf")
         # both the requests and the application's shutdown have it
-        return 2 * grace + self._config.drain_idle + KILL_AFTER
+        return handle.since + 2 * grace + self._config.drain_idle + KILL_AFTER

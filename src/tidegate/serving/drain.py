@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tidegate.config import Config
 
 RELOAD = 2.0  # seconds of grace at most where somebody waits for the new code
+AGAIN = 0.25  # seconds until requests that have begun meanwhile are told of the end
 NAMED = 10  # requests named in the log when they keep a stop waiting
 QUIET = 0.1  # seconds a stop may take without a word about what it waits for
 
@@ -45,14 +46,14 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._empty: Future[None] = self._loop.create_future()
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._exchanges_timer: asyncio.TimerHandle | None = None
 
     async def run(self, farewell: Farewell) -> bool:
         """Wait until the floor is empty; False if requests were left when the grace was over."""
         floor = self._floor
         floor.on_empty = self._on_empty
         self._clock.tick()
-        for exchange in list(floor.running):
-            exchange.stop()
+        self._stop_exchanges()
         if farewell is Farewell.RETIRE:
             floor.leaving = True
             for connection in list(floor.connections):
@@ -68,8 +69,16 @@ class Drain:
             return await self._wait(farewell)
         finally:
             floor.on_empty = None
-            if self._idle_timer is not None:
-                self._idle_timer.cancel()
+            for timer in (self._idle_timer, self._exchanges_timer):
+                if timer is not None:
+                    timer.cancel()
+
+    def _stop_exchanges(self) -> None:
+        """Event streams and WebSockets would never end by themselves; nor would those that begin
+        now, as the last request of their connection."""
+        for exchange in list(self._floor.running):
+            exchange.stop()
+        self._exchanges_timer = self._loop.call_later(AGAIN, self._stop_exchanges)
 
     def _keep_newcomers(self) -> None:
         """Who has only just connected is about to ask: with the old code, rather than in vain."""

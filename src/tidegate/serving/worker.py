@@ -293,7 +293,7 @@ class Worker:
         acceptors = self._acceptors
         if farewell is Farewell.STOP and not self._config.reload:
             for acceptor in acceptors:
-                acceptor.on_readable()  # who waits in the backlog would be turned away
+                acceptor.take_all()  # who waits in the backlog would be turned away
         else:
             acceptors += self._health_acceptors  # the successor answers for us
         for acceptor in acceptors:
