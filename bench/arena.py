@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from bench.processes import ServerProcess
 from bench.results import Outcome, RowResult
 from bench.rows import Method, Row
 from bench.servers import Certificate, Place, Server
+from bench.workers import Team
 
 ROOT = Path(__file__).parent.parent
 EAGER = sys.version_info >= (3, 12)
@@ -74,6 +76,10 @@ def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
     contestant = Contestant(
         row, address, lambda: ServerProcess(command, environment, plan.server_core)
     )
+    if row.workers:
+        tally = running.enter_context(tempfile.TemporaryDirectory(prefix="bench-tally-"))
+        environment["BENCH_TALLY"] = tally
+        contestant.team = Team(Path(tally), row.workers)
     seat = _Seat(contestant, Outcome(server.name, server.ours))
     if not row.method.afresh:
         contestant.process = running.enter_context(contestant.start())
@@ -101,7 +107,8 @@ def _play(seat: _Seat, plan: Plan, *, counts: bool) -> None:
 def _guarded(seat: _Seat, step: Callable[[Contestant], object]) -> None:
     """Run a step; whatever is wrong with the server voids its row, with the tail of its output.
 
-    The server's family runs during the step only.
+    The server's family runs during the step only; but where there are workers to watch over, a
+    supervisor that had stood still might take them for hung.
     """
     process = seat.contestant.process
     try:
@@ -115,7 +122,7 @@ def _guarded(seat: _Seat, step: Callable[[Contestant], object]) -> None:
             process.stop()
             seat.outcome.output = process.output()
     else:
-        if process is not None:
+        if process is not None and not seat.contestant.row.workers:
             process.freeze()
 
 

@@ -27,7 +27,7 @@ BENCH_PYTHON ?= $(shell for name in $(BENCH_CANDIDATES); do \
 # peers get the better one.
 BENCH_UVLOOP ?= uvloop>=0.21,<0.23
 BENCH_PEERS := "uvicorn[standard]" granian fastpysgi socketify hypercorn daphne gunicorn \
-	gunicorn_h1c httptools django fastapi cryptography
+	gunicorn_h1c uvicorn-worker httptools django fastapi cryptography
 BENCH_PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BENCH_VENV)/bin/python -m pip install --quiet
 
 .PHONY: bench bench-tools

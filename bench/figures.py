@@ -62,6 +62,13 @@ def judge(value: Spread, limit: float, better: Better, *, tie: bool = False) -> 
     return Verdict.REACHED if good else Verdict.MISSED
 
 
+def busiest(counts: Sequence[float]) -> float:
+    """The largest share over the mean of all: 1 is even, their number is all in one place."""
+    if not counts or sum(counts) <= 0:
+        raise ValueError("there is nothing that could be spread")
+    return max(counts) * len(counts) / sum(counts)
+
+
 def best(medians: dict[str, float], better: Better) -> str | None:
     """The name with the best median, None where there is nobody."""
     if not medians:

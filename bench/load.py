@@ -56,11 +56,20 @@ class Report:
 
 
 class Meter:
-    """The server's CPU time over what is done inside `with`; a load knows best what that is."""
+    """The server's CPU time over what is done inside `with`; a load knows best what that is.
 
-    def __init__(self, clock: Callable[[], float], settle: Callable[[], None]) -> None:
+    `amid` is for who wants to look at the server while all is going on; wrk's rounds call it.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        settle: Callable[[], None],
+        amid: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
         self.settle = settle
+        self.amid = amid
         self.used = 0.0
 
     def __enter__(self) -> None:
@@ -138,7 +147,7 @@ class Wrk:
             command = ["wrk", "-t1", f"-c{self.connections}", f"-d{math.ceil(seconds) + 60}s"]
             command += ["--timeout", f"{PATIENCE}s", "-s", script.name, address.url]
             with meter:
-                output = _for_a_while(command, seconds)
+                output = _for_a_while(command, seconds, meter.amid)
         return read_report(output, self.length)
 
 
@@ -167,13 +176,14 @@ def read_report(output: str, length: int) -> Report:
     return Report(told["requests"], seconds, told["p50_us"], told["p99_us"])
 
 
-def _for_a_while(command: list[str], seconds: float) -> str:
-    """Run, SIGINT after `seconds`, and give what it wrote."""
+def _for_a_while(command: list[str], seconds: float, amid: Callable[[], None]) -> str:
+    """Run, SIGINT after `seconds`, and give what it wrote. `amid` is called just before that."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     ) as generator:
         try:
             time.sleep(seconds)
+            amid()
             generator.send_signal(signal.SIGINT)
             output, _ = generator.communicate(timeout=PATIENCE + 20)
         except BaseException:

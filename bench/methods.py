@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from bench.figures import busiest
 from bench.idle import IdleConnections
 from bench.load import PATIENCE, Address, Meter, VoidError
 from bench.processes import ServerProcess, family, resident_mb
 from bench.results import Sample
 from bench.rows import Method, Row
 from bench.websocket import Held
+from bench.workers import Team
 
 SOME_REQUESTS = 20_000
 START_TIMEOUT = 30.0
@@ -30,6 +32,7 @@ class Contestant:
     start: Callable[[], ServerProcess]
     process: ServerProcess | None = None
     answered: int = 0
+    team: Team | None = None
 
     def running(self) -> ServerProcess:
         """The process; VoidError if it is no longer there."""
@@ -65,11 +68,13 @@ def take(method: Method, contestant: Contestant, seconds: float) -> Sample:
     return _METHODS[method](contestant, seconds)
 
 
-def _requests(contestant: Contestant, seconds: float) -> Sample:
+def _requests(
+    contestant: Contestant, seconds: float, amid: Callable[[], None] = lambda: None
+) -> Sample:
     process = contestant.running()
     load = contestant.row.load
     assert not isinstance(load, Held)
-    meter = Meter(process.cpu, partial(process.settle, SETTLE))
+    meter = Meter(process.cpu, partial(process.settle, SETTLE), amid)
     report = load.run(contestant.address, seconds, meter)
     used = meter.used
     contestant.running()
@@ -113,6 +118,34 @@ def _idle(contestant: Contestant, seconds: float) -> Sample:
         **without,
         "factor": with_crowd["cpu_us"] / without["cpu_us"],
         "cpu_us_idle": with_crowd["cpu_us"],
+    }
+
+
+def _workers(contestant: Contestant, seconds: float) -> Sample:
+    process, team = contestant.running(), contestant.team
+    assert team is not None
+    team.gather(process)
+    before, overhead = team.requests(), team.overhead(process)
+    strangers, held = team.sockets(), [0]
+
+    def look() -> None:
+        held[:] = [len(now - then) for now, then in zip(team.sockets(), strangers, strict=True)]
+
+    sample = _requests(contestant, seconds, look)
+    overhead = team.overhead(process) - overhead
+    team.check()
+    shares = [after - earlier for after, earlier in zip(team.requests(), before, strict=True)]
+    if sum(shares) < sample["requests"]:
+        raise VoidError(f"its workers know of {sum(shares):,} of {sample['requests']:,.0f} answers")
+    if not any(held):
+        raise VoidError("none of its workers held a connection while the load was on")
+    return {
+        **sample,
+        "spread": busiest(shares),
+        "spread_connections": busiest(held),
+        "overhead_us": overhead / sample["requests"] * 1e6,
+        **{f"requests_{number}": share for number, share in enumerate(shares, 1)},
+        **{f"connections_{number}": count for number, count in enumerate(held, 1)},
     }
 
 
@@ -161,6 +194,7 @@ _METHODS: dict[Method, Callable[[Contestant, float], Sample]] = {
     Method.REQUESTS: _requests,
     Method.MEMORY: _memory,
     Method.IDLE: _idle,
+    Method.WORKERS: _workers,
     Method.STARTUP: _startup,
     Method.HELD: _held,
 }

@@ -45,6 +45,7 @@ class Method(Enum):
 
     REQUESTS = "load for a round"
     MEMORY = "load for a round, then look at the memory"
+    WORKERS = "load for a round, look at how the workers shared it"
     IDLE = "load for a round without, then with idle connections open"
     STARTUP = "start a process, wait for its first answer, end it"
     HELD = "start a process, open connections, look at how its memory grew, end it"
@@ -101,6 +102,7 @@ class Row:
     method: Method = Method.REQUESTS
     tls: bool = False
     idle: int = 0
+    workers: int = 0
     what: str = "req"
     also: tuple[Column, ...] = ()
     most_rounds: int | None = None
@@ -131,6 +133,43 @@ ROOM_FOR_IDLE = {
     "hypercorn": ("--keep-alive", "600"),
     "gunicorn": ("--keep-alive", "600", "--worker-connections", "20000"),
 }
+
+
+# Who is told how many workers there shall be, all by the same option.
+SEVERAL = ("tidegate", "uvicorn", "granian", "hypercorn", "gunicorn")
+
+
+def _workers(name: str, title: str, workers: int, *peers: str) -> Row:
+    return Row(
+        name=name,
+        title=title,
+        app="bench.tally_app:plaintext",
+        path="/",
+        load=PLAIN,
+        servers=("tidegate", *peers),
+        method=Method.WORKERS,
+        workers=workers,
+        also=(
+            Column("spread", "req max/mean"),
+            Column("spread_connections", "conn max/mean"),
+            Column("overhead_us", "supervisor"),
+        ),
+        options={family: ("--workers", str(workers)) for family in SEVERAL},
+    )
+
+
+# All workers share one core with each other: what is compared is cost and spread, not scaling.
+WORKER_ROWS = (
+    _workers("workers-1", "one worker: GET 13 bytes, 64 connections kept alive", 1),
+    _workers("workers-2", "two workers on one core, the same load", 2),
+    _workers("workers-4", "four workers on one core, the same load", 4),
+    _workers(
+        "workers-peers",
+        "two workers of each on one core, the same load",
+        2,
+        *("uvicorn", "granian", "gunicorn", "gunicorn-uvicorn"),
+    ),
+)
 
 # Who speaks WebSocket. uvicorn has three implementations; the one on the websockets library
 # without its input and output is the quickest by far, and its default.
@@ -419,6 +458,7 @@ ROWS = (
         servers=("tidegate", "uvicorn", "granian", "fastpysgi", "hypercorn", "gunicorn"),
         targets=(Target(1.0, BEST, tie=True),),
     ),
+    *WORKER_ROWS,
     *HTTP2_ROWS,
     *WEBSOCKET_ROWS,
 )

@@ -1,6 +1,7 @@
-"""Who is measured, and how each is started: one worker, no access log, the fastest parts it has.
+"""Who is measured, and how each is started: no access log, the fastest parts it has.
 
-Only options that make a server faster or let it take part are given; the rest is its default.
+One worker, unless the row's options say how many. Only options that make a server faster or let it
+take part are given; the rest is its default.
 `make bench SERVERS="tidegate tidegate-reader uvicorn"` picks by these names.
 """
 
@@ -115,15 +116,18 @@ def _daphne(place: Place) -> list[str]:
     return [*_python("daphne", place.app, *where, "--verbosity", "0"), *place.options]
 
 
-def _gunicorn(place: Place) -> list[str]:
-    return [
-        *_python("gunicorn", place.app, "--bind", f"127.0.0.1:{place.port}"),
-        *("--worker-class", "asgi", "--workers", "1", "--asgi-loop", "uvloop"),
-        # Between its turns it is frozen, which its watchdog must not take for a hang.
-        *("--log-level", "warning", "--no-control-socket", "--timeout", "0"),
-        *_tls(place, "--certfile", "--keyfile"),
-        *place.options,
-    ]
+def _gunicorn(*worker: str) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        return [
+            *_python("gunicorn", place.app, "--bind", f"127.0.0.1:{place.port}"),
+            *("--workers", "1", "--worker-class", *worker),
+            # Between its turns it is frozen, which its watchdog must not take for a hang.
+            *("--log-level", "warning", "--no-control-socket", "--timeout", "0"),
+            *_tls(place, "--certfile", "--keyfile"),
+            *place.options,
+        ]
+
+    return command
 
 
 def _launched(name: str) -> Callable[[Place], list[str]]:
@@ -136,6 +140,9 @@ def _launched(name: str) -> Callable[[Place], list[str]]:
 
 
 OURS = ("tidegate", "uvloop")
+GUNICORN = ("gunicorn", "gunicorn_h1c", "uvloop")
+# uvicorn's worker for gunicorn takes uvloop and httptools where they are installed.
+BOTH = ("gunicorn", "uvicorn-worker", "uvicorn", "uvloop", "httptools")
 
 SERVERS = {
     server.name: server
@@ -151,6 +158,7 @@ SERVERS = {
         Server("socketify", _launched("socketify"), ("socketify",), "socketify"),
         Server("hypercorn", _hypercorn, ("hypercorn", "uvloop"), "hypercorn"),
         Server("daphne", _daphne, ("daphne", "twisted"), "daphne"),
-        Server("gunicorn", _gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop"), "gunicorn"),
+        Server("gunicorn", _gunicorn("asgi", "--asgi-loop", "uvloop"), GUNICORN, "gunicorn"),
+        Server("gunicorn-uvicorn", _gunicorn("uvicorn_worker.UvicornWorker"), BOTH, "gunicorn"),
     )
 }
