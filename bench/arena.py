@@ -14,12 +14,15 @@ from pathlib import Path
 from bench.load import Address, VoidError
 from bench.methods import Contestant, first_answer, take
 from bench.processes import ServerProcess
+from bench.reloading import OPTIONS, Project
 from bench.results import Outcome, RowResult
 from bench.rows import Method, Row
 from bench.servers import Certificate, Place, Server
 from bench.workers import Team
 
 ROOT = Path(__file__).parent.parent
+# Methods after which no server runs any more, or none that answers what it did at first.
+UNCHECKED = {Method.STARTUP, Method.HELD, Method.RELOAD}
 EAGER = sys.version_info >= (3, 12)
 
 
@@ -55,7 +58,7 @@ def run_row(row: Row, servers: list[Server], plan: Plan) -> RowResult:
                     _play(seat, plan, counts=number > 0)
         # Once more at the end: a server that answers nonsense under load is caught here.
         for seat in seats:
-            if not seat.outcome.void and not row.method.afresh:
+            if not seat.outcome.void and row.method not in UNCHECKED:
                 _guarded(seat, lambda one: one.row.load.check(one.address))
         plan.say("")
     return RowResult(row, [seat.outcome for seat in seats], EAGER)
@@ -71,8 +74,16 @@ def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
     address = Address(free_port(), row.path, row.tls)
     options = row.options.get(server.family, ())
     certificate = plan.certificate if row.tls else None
+    project = None
+    if row.method is Method.RELOAD:
+        folder = running.enter_context(tempfile.TemporaryDirectory(prefix="bench-reload-"))
+        options = (*OPTIONS[server.family], folder)
+        project = Project(Path(folder))
+        project.save()
     command = server.command(Place(row.app, address.port, certificate, options))
     environment = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    if project is not None:
+        environment["PYTHONPATH"] += f":{project.folder}"
     contestant = Contestant(
         row, address, lambda: ServerProcess(command, environment, plan.server_core)
     )
@@ -80,6 +91,7 @@ def _seat(row: Row, server: Server, plan: Plan, running: ExitStack) -> _Seat:
         tally = running.enter_context(tempfile.TemporaryDirectory(prefix="bench-tally-"))
         environment["BENCH_TALLY"] = tally
         contestant.team = Team(Path(tally), row.workers)
+    contestant.project = project
     seat = _Seat(contestant, Outcome(server.name, server.ours))
     if not row.method.afresh:
         contestant.process = running.enter_context(contestant.start())
@@ -122,7 +134,8 @@ def _guarded(seat: _Seat, step: Callable[[Contestant], object]) -> None:
             process.stop()
             seat.outcome.output = process.output()
     else:
-        if process is not None and not seat.contestant.row.workers:
+        watches = seat.contestant.row.workers or seat.contestant.project
+        if process is not None and not watches:
             process.freeze()
 
 

@@ -12,6 +12,7 @@ from bench.figures import busiest
 from bench.idle import IdleConnections
 from bench.load import PATIENCE, Address, Meter, VoidError
 from bench.processes import ServerProcess, family, resident_mb
+from bench.reloading import Project
 from bench.results import Sample
 from bench.rows import Method, Row
 from bench.websocket import Held
@@ -33,6 +34,7 @@ class Contestant:
     process: ServerProcess | None = None
     answered: int = 0
     team: Team | None = None
+    project: Project | None = None
 
     def running(self) -> ServerProcess:
         """The process; VoidError if it is no longer there."""
@@ -159,6 +161,13 @@ def _startup(contestant: Contestant, seconds: float) -> Sample:
     return {"start_ms": taken * 1e3, "start_cpu_ms": cpu * 1e3}
 
 
+def _reload(contestant: Contestant, seconds: float) -> Sample:
+    del seconds
+    assert contestant.project is not None
+    contestant.running()
+    return {"reload_ms": contestant.project.wait(contestant.address) * 1e3}
+
+
 def _held(contestant: Contestant, seconds: float) -> Sample:
     del seconds
     load, address = contestant.row.load, contestant.address
@@ -196,5 +205,6 @@ _METHODS: dict[Method, Callable[[Contestant, float], Sample]] = {
     Method.IDLE: _idle,
     Method.WORKERS: _workers,
     Method.STARTUP: _startup,
+    Method.RELOAD: _reload,
     Method.HELD: _held,
 }

@@ -14,6 +14,7 @@ from bench.apps import DOWNLOAD, EVENT, EVENTS, HELLO, UPLOAD
 from bench.figures import Better
 from bench.http2 import H2load
 from bench.load import Load, Wrk
+from bench.reloading import MODULE, OPTIONS
 from bench.websocket import Echo, Fanout, Handshakes, Held, records
 from bench.websocket_http2 import StreamEcho
 
@@ -32,6 +33,7 @@ class Figure(Enum):
     MEMORY = ("worker_mb", "resident memory of the worker", "MB", Better.LOWER)
     FACTOR = ("factor", "CPU per request, with idle connections / without", "x", Better.LOWER)
     STARTUP = ("start_ms", "from start to first answer", "ms", Better.LOWER)
+    RELOAD = ("reload_ms", "from a saved file to the new answer", "ms", Better.LOWER)
 
     def __init__(self, key: str, title: str, unit: str, better: Better) -> None:
         self.key = key
@@ -47,6 +49,7 @@ class Method(Enum):
     MEMORY = "load for a round, then look at the memory"
     WORKERS = "load for a round, look at how the workers shared it"
     IDLE = "load for a round without, then with idle connections open"
+    RELOAD = "save a file, wait for the answer of the new code"
     STARTUP = "start a process, wait for its first answer, end it"
     HELD = "start a process, open connections, look at how its memory grew, end it"
 
@@ -439,6 +442,16 @@ ROWS = (
         targets=(Target(0.70, "uvicorn"),),
         figure=Figure.STARTUP,
         method=Method.STARTUP,
+    ),
+    Row(
+        name="reload",
+        title="--reload of a small FastAPI project: a saved file to the new answer",
+        app=f"{MODULE}:application",
+        path="/",
+        load=Wrk(1, expect=b"1001", length=4),
+        servers=tuple(OPTIONS),
+        figure=Figure.RELOAD,
+        method=Method.RELOAD,
     ),
     Row(
         name="django",
