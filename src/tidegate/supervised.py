@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -57,6 +58,18 @@ def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -
         code = house.become(outcome)
     finally:
         _end_process(code, in_order=outcome.role is Role.WORKER)
+
+
+def _forget_exit_functions() -> None:
+    """What a script has registered before it called us is to run once, in its own process: a
+    temporary folder of its would be removed by the first worker that leaves."""
+    atexit._clear()
+    finalize: Any = weakref.finalize
+    for named in list(finalize._registry):
+        named.atexit = False
+    atexit.register(finalize._exitfunc)
+    if pools := sys.modules.get("multiprocessing.util"):
+        atexit.register(pools._exit_function)
 
 
 def _end_process(code: int, *, in_order: bool) -> NoReturn:
@@ -152,6 +165,7 @@ class _House:
 
     def become(self, birth: Birth) -> int:
         """Be what this process was forked for; its exit status."""
+        _forget_exit_functions()
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             os.environ.pop(name, None)  # the supervisor speaks to systemd, nobody else
         with contextlib.suppress(OSError):

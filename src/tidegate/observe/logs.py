@@ -12,8 +12,10 @@ gave `tidegate.access` handlers, and only there.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
@@ -190,18 +192,31 @@ def reopen(owner: tuple[int, int] | None = None) -> None:
 
 
 def _open_again(handler: logging.FileHandler, owner: tuple[int, int] | None) -> Any:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    # a pipe that somebody has put in its place would be waited for
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     if owner is not None:
         flags |= os.O_NOFOLLOW  # the folder may be theirs, and a link lead anywhere
     descriptor = os.open(handler.baseFilename, flags, 0o666)
-    if owner is not None:
-        os.fchown(descriptor, *owner)
-    return open(descriptor, "a", encoding=handler.encoding, errors=handler.errors)
+    try:
+        if not is_regular(descriptor):
+            raise OSError(errno.EINVAL, "it is no regular file any more")
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.set_blocking(descriptor, True)
+        return open(descriptor, "a", encoding=handler.encoding, errors=handler.errors)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def file_handlers() -> list[logging.FileHandler]:
-    """Those of all loggers that write to files."""
-    return [each for each in _all_handlers() if isinstance(each, logging.FileHandler)]
+    """Those of all loggers that write to regular files: not to /dev/null, nor to a pipe."""
+    found = [each for each in _all_handlers() if isinstance(each, logging.FileHandler)]
+    return [each for each in found if each.stream is None or is_regular(each.stream.fileno())]
+
+
+def is_regular(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def _all_handlers() -> set[logging.Handler]:

@@ -34,14 +34,25 @@ def forget_signals_in_children(numbers: Iterable[int]) -> None:
     if not hasattr(os, "register_at_fork"):
         return
     owner, kept = os.getpid(), tuple(numbers)
+    masks: dict[int, set[int]] = {}  # by thread
+
+    def hold() -> None:
+        """A signal that came in between would still go our way."""
+        if os.getpid() == owner:
+            masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, kept)
+
+    def release() -> None:
+        if (mask := masks.pop(threading.get_ident(), None)) is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def forget() -> None:
         if os.getppid() == owner and threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
             for number in kept:
                 signal.signal(number, signal.SIG_DFL)
+        release()
 
-    os.register_at_fork(after_in_child=forget)
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=forget)
 
 
 class EndingSignals:
