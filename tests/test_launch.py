@@ -106,3 +106,55 @@ def test_a_server_in_a_loop_refuses_what_needs_a_supervisor(option: dict[str, An
     server = tidegate.Server(Config(app="main:app", port=0, **option))
     with pytest.raises(tidegate.ConfigurationError, match="one process"):
         asyncio.run(server.serve())
+
+
+ELSEWHERE = """
+import asyncio, asyncio.selector_events, logging, os, select, signal, socket, sys, threading
+
+for module, names in (
+    (os, "fork forkpty register_at_fork O_CLOEXEC O_NOFOLLOW O_NONBLOCK fchown getppid waitid "
+         "memfd_create sched_getaffinity geteuid getuid setuid pread"),
+    (signal, "SIGUSR1 SIGUSR2 SIGHUP SIGQUIT SIGTTIN SIGTTOU SIGCHLD SIGRTMAX pthread_sigmask"),
+    (select, "epoll poll"),
+):
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+for name in ("pwd", "grp", "resource", "fcntl"):
+    sys.modules[name] = None
+
+import tidegate
+import tidegate.cli
+from tidegate.process import lone, pid_file, signals  # what one process needs
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204})
+    await send({"type": "http.response.body"})
+
+async def main():
+    config = tidegate.Config(app=app, port=0, lifespan="off", loop="asyncio",
+                             access_log_file=sys.argv[1], pid_file=sys.argv[2])
+    server = tidegate.Server(config, on_started=lambda: asked.set_result(None))
+    asked = asyncio.get_running_loop().create_future()
+    serving = asyncio.ensure_future(server.serve(handle_signals=True))
+    await asked
+    reader, writer = await asyncio.open_connection(*server.listeners[0].sock.getsockname())
+    writer.write(b"GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 204")
+    server.stop()
+    assert await serving
+
+asyncio.run(main())
+"""
+
+
+def test_one_process_needs_nothing_that_only_posix_has(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, tmp_path / "access.log", tmp_path / "pid"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "204" in (tmp_path / "access.log").read_text()

@@ -53,6 +53,8 @@ def kind_of(found: Found) -> tuple[str, ...]:
 
 def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The maker of the event loop; None: asyncio's own."""
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop  # asyncio's usual one there cannot watch a socket
     if kind == "asyncio":
         return None
     try:

@@ -396,7 +396,8 @@ class FileWriter:
 
     def _open(self) -> int:
         # Not readable to everybody: the lines hold addresses and queries of visitors.
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        return os.open(self._path, flags, 0o640)
 
     def write(self, text: str) -> None:
         """Append in one system call; a second one only where the first was cut short."""

@@ -58,9 +58,8 @@ class PidFile:
             if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 # As root, /dev/null for a pid file must not be replaced by one.
                 raise OSError(errno.EINVAL, "it is there, and is not a file")
-            descriptor = os.open(
-                self.path, os.O_RDONLY | os.O_NONBLOCK
-            )  # a link may lead to a pipe
+            # a link may lead to a pipe, which would be waited for
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         except FileNotFoundError:
             return 0
         try:
