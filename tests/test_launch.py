@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ from tests.support.serve import serve
 import tidegate
 from tidegate.config import Config
 from tidegate.launch import find
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_it_was() -> Iterator[None]:
+    """`run` sets up the logger of this process, which other tests listen to."""
+    logger = logging.getLogger("tidegate")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1:]
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
