@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tidegate.config import Config
+from tidegate.process import births
+from tidegate.process import upgrade as upgrade_module
 from tidegate.process.channel import Channel
 from tidegate.process.crew import FIRST_DELAY, LONGEST_DELAY, TRIES, YOUNG, Crew
 from tidegate.process.handle import Handle, State
@@ -372,6 +375,35 @@ def test_the_end_of_a_rolling_restart_is_told(caplog):
         house._let_surplus_go()
         house._see_complete()
     assert "All workers are new." in caplog.messages
+
+
+def test_where_nothing_can_be_forked_it_is_said_and_tried_again(caplog, monkeypatch):
+    config = Config()
+    house = Supervisor(
+        config,
+        SimpleNamespace(all=[]),
+        1,
+        logging.getLogger("tidegate.test"),
+        upgrade=Upgrade({}, "."),
+        reloading=None,
+        keys=Keys(config, handed=False),
+        owner=SimpleNamespace(),
+    )
+
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(births, "fork", fork)
+    monkeypatch.setattr(upgrade_module, "fork", fork)
+    before = len(os.listdir("/proc/self/fd"))
+    with caplog.at_level(logging.INFO, "tidegate.test"):
+        assert house._start_missing() is None
+        house._on_signal(signal.SIGUSR2)
+    assert house.crew.handles == []
+    assert house.crew.not_before > 0
+    assert sum("No process can be started" in text for text in caplog.messages) == 2
+    assert sum("Trying again" in text for text in caplog.messages) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def worker_of(house):

@@ -135,7 +135,12 @@ class Births:
     def _fork_worker(self, seat: Seat, generation: int) -> Handle | Birth:
         ours, theirs = Channel.pair()
         stack, stack_in = os.pipe()
-        pid = self._fork()
+        try:
+            pid = self._fork()
+        except OSError:  # sockets close themselves
+            os.close(stack)
+            os.close(stack_in)
+            raise
         if not pid:
             ours.close()
             os.close(stack)

@@ -103,13 +103,14 @@ class Report:
             self._log.error("The importer (process %d) has ended by itself.", importer.pid)
         self._say_next_try()
 
-    def on_no_fork(self, error: OSError) -> None:
+    def on_no_fork(self, error: OSError, *, again: bool = True) -> None:
         self._log.error(
             "No process can be started: %s. Is a limit reached (ulimit -u, TasksMax=, pids.max, "
             "open files)?",
             error.strerror,
         )
-        self._say_next_try()
+        if again:
+            self._say_next_try()
 
     def on_importer_lost(self, importer: Importer) -> None:
         """Nobody waits for it."""

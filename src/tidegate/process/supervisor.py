@@ -120,9 +120,17 @@ class Supervisor:
     # ------------------------------------------------------------------------ one turn
 
     def _start_missing(self) -> Birth | None:
-        crew = self.crew
         if self.phase.value >= Phase.STOPPING.value:
             return None
+        try:
+            return self._bear_missing()
+        except OSError as error:
+            self.crew.on_failed_start(self.crew.round, time.monotonic())
+            self.report.on_no_fork(error)
+            return None
+
+    def _bear_missing(self) -> Birth | None:
+        crew = self.crew
         if self.reloading is not None:
             birth = self.reloading.start(self.births)
             if birth is not None or not self.reloading.watching:
@@ -131,12 +139,7 @@ class Supervisor:
             number = crew.lowest_seat()
             if number >= SEATS:
                 return None
-            try:
-                born = self.births.bear(self.board.seat(number), crew.generation, crew.round)
-            except OSError as error:
-                crew.on_failed_start(crew.round, time.monotonic())
-                self.report.on_no_fork(error)
-                return None
+            born = self.births.bear(self.board.seat(number), crew.generation, crew.round)
             if isinstance(born, Birth):
                 return born
             if born is None:
@@ -216,7 +219,10 @@ class Supervisor:
         elif number is signal.SIGTTOU:
             self.resize(self.crew.wanted - 1, "SIGTTOU")
         elif number is signal.SIGUSR2:
-            self.upgrade.begin(self.sockets.all, self.log)
+            try:
+                self.upgrade.begin(self.sockets.all, self.log)
+            except OSError as error:
+                self.report.on_no_fork(error, again=False)
 
     def _on_ending_signal(self, number: signal.Signals) -> None:
         if self.phase is Phase.SERVING:
