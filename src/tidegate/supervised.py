@@ -53,11 +53,18 @@ def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -
             return outcome
     finally:
         house.close()
-    code = NOT_STARTED
+    return _end_process(_code_of(house, outcome), in_order=house.is_worker)
+
+
+def _code_of(house: _House, birth: Birth) -> int:
+    """In a child: be what it was forked for; the exit status."""
     try:
-        code = house.become(outcome)
-    finally:
-        _end_process(code, in_order=outcome.role is Role.WORKER)
+        return house.become(birth)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
 
 
 def _forget_exit_functions() -> None:
@@ -95,6 +102,7 @@ class _House:
         self._on_started = on_started
         self._folder = _start_folder()
         self._owner = os.getpid()
+        self.is_worker = False  # this process; else it is a supervisor, or serves one
         self._upgrade = upgrade = Upgrade(os.environ, self._folder)
         for note in config.notes():
             log.info("%s", note)
@@ -225,6 +233,7 @@ class _House:
         return 0
 
     def _work(self, birth: Birth, found: Found | None) -> int:
+        self.is_worker = True
         config = self._config
         set_up_logs(config, label=str(os.getpid()))
         deaf_to_terminal()

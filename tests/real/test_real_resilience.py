@@ -348,3 +348,31 @@ def test_the_application_does_not_know_the_socket_of_the_service_manager(tmp_pat
         ear.expect("READY=1")
         assert server.lines("told: ") == ["told: b''"] * 2
     ear.close()
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_what_an_application_registers_for_the_exit_runs_in_each_worker(
+    preload: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = APP.replace(
+        "        message = await receive()\n",
+        "        message = await receive()\n"
+        "        import atexit; atexit.register(say, 'ends in order')\n"
+        "        if message['type'] == 'lifespan.shutdown': atexit.unregister(say);"
+        " atexit.register(say, 'has ended in order')\n",
+        1,
+    )
+    with serving(tmp_path, source, "--workers", "2", *preload) as server:
+        pids = server.pids
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        said = server.lines("has ended in order")
+        assert sorted(int(line.split()[0]) for line in said) == sorted(pids), server.output
+
+
+def test_what_ends_a_child_at_its_start_is_shown(tmp_path: Path) -> None:
+    """A child ends by itself, and must not take its traceback with it."""
+    source = "import os\nos.chdir = None\nraise KeyboardInterrupt\n"
+    with starting(tmp_path, source, "--workers", "2") as server:
+        assert server.wait() != 0
+        assert "KeyboardInterrupt" in server.output
