@@ -59,6 +59,8 @@ class Post(Protocol):
 class Worker:
     """Serves one application on some listeners; made and used inside one running loop."""
 
+    _certificates: Any = None  # where there is TLS
+
     def __init__(  # noqa: PLR0913 - what only some have is named
         self,
         config: Config,
@@ -98,9 +100,9 @@ class Worker:
         self._floor = Floor.of(config, self.counters, self._on_last_request)
         self._drain = Drain(self._floor, self.clock, config, log, self._forced)
         self._service = self._make_service(app)
-        self._certificates: Any = None
         self._acceptors: list[Acceptor] = []
         self._health_acceptors: list[Acceptor] = []
+        self._health_floor = Floor(Counters(), None, lambda: None)
 
     def _make_service(self, app: Application) -> Service:
         return Service(
@@ -148,7 +150,7 @@ class Worker:
         config = Config(timeout_keep_alive=self._config.timeout_keep_alive)
         site = self._site(listener, config)
         site.service = Service(app, self._loop, self.clock, self._log, record=None, sockets=None)
-        site.floor = Floor.of(config, Counters(), lambda: None)
+        site.floor = self._health_floor
         site.certificates = site.state = site.streams = None
         return site
 
@@ -284,6 +286,8 @@ class Worker:
         clean = await self._end_lifespan()
         for acceptor in self._health_acceptors:
             acceptor.stop()
+        for connection in list(self._health_floor.connections):
+            connection.stop()
         if self._access_timer is not None:
             self._access_timer.cancel()
         self._flush_access()
