@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tidegate.net.tls_files import Files
     from tidegate.observe.access_log import AccessLog
 
+HEALTH_IDLE = 1.0  # seconds for a health check's connection to ask once more
 LOG_EVERY = 0.25  # seconds an access line may wait for others
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -284,14 +285,20 @@ class Worker:
         drained = await self._drain.run(farewell)
         self._close_all()
         clean = await self._end_lifespan()
-        for acceptor in self._health_acceptors:
-            acceptor.stop()
-        for connection in list(self._health_floor.connections):
-            connection.stop()
+        if self._health:
+            await self._end_health(farewell)
         if self._access_timer is not None:
             self._access_timer.cancel()
         self._flush_access()
         return drained and clean
+
+    async def _end_health(self, farewell: Farewell) -> None:
+        """A check that has only just connected gets its answer, too."""
+        for acceptor in self._health_acceptors:
+            acceptor.stop()
+        config = Config(drain_idle=HEALTH_IDLE, timeout_graceful_shutdown=2 * HEALTH_IDLE)
+        drain = Drain(self._health_floor, self.clock, config, self._log, self._forced)
+        await drain.run(farewell)
 
     def _stop_accepting(self, farewell: Farewell) -> None:
         acceptors = self._acceptors
