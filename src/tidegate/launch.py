@@ -34,7 +34,10 @@ log = logging.getLogger("tidegate")
 
 
 class Server:
-    """A server to be run inside somebody's own event loop: `await Server(config).serve()`."""
+    """A server to be run inside somebody's own event loop: `await Server(config).serve()`.
+
+    What belongs to the process, `pid_file` and `umask`, is left to whoever that is.
+    """
 
     def __init__(
         self,

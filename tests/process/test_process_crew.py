@@ -351,17 +351,7 @@ def test_a_start_that_never_ends_does_not_block_the_next_restart():
 
 def test_the_end_of_a_rolling_restart_is_told(caplog):
     """systemd's `reload` waits for it: the last of the old leaves after the last ready was heard."""
-    config = Config()
-    house = Supervisor(
-        config,
-        (),
-        1,
-        logging.getLogger("tidegate.test"),
-        upgrade=Upgrade({}, "."),
-        reloading=None,
-        keys=Keys(config, handed=False),
-        owner=SimpleNamespace(on_ready=lambda facts: None, on_complete=lambda: None),
-    )
+    house = a_house()
     first, _first_side = worker_of(house)
     house._on_word(first, "ready", "{}")
     with caplog.at_level(logging.INFO, "tidegate.test"):
@@ -378,17 +368,7 @@ def test_the_end_of_a_rolling_restart_is_told(caplog):
 
 
 def test_where_nothing_can_be_forked_it_is_said_and_tried_again(caplog, monkeypatch):
-    config = Config()
-    house = Supervisor(
-        config,
-        SimpleNamespace(all=[]),
-        1,
-        logging.getLogger("tidegate.test"),
-        upgrade=Upgrade({}, "."),
-        reloading=None,
-        keys=Keys(config, handed=False),
-        owner=SimpleNamespace(),
-    )
+    house = a_house()
 
     def fork():
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -404,6 +384,21 @@ def test_where_nothing_can_be_forked_it_is_said_and_tried_again(caplog, monkeypa
     assert sum("No process can be started" in text for text in caplog.messages) == 2
     assert sum("Trying again" in text for text in caplog.messages) == 1
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def a_house():
+    """A supervisor of one worker that nobody has started, with nothing to listen on."""
+    config = Config()
+    return Supervisor(
+        config,
+        SimpleNamespace(all=[]),
+        1,
+        logging.getLogger("tidegate.test"),
+        upgrade=Upgrade({}, "."),
+        reloading=None,
+        keys=Keys(config, handed=False),
+        owner=SimpleNamespace(on_ready=lambda facts: None, on_complete=lambda: None),
+    )
 
 
 def worker_of(house):

@@ -93,6 +93,7 @@ def test_an_import_error_is_shown_once_and_waited_out(
     folder: Path, options: tuple[str, ...]
 ) -> None:
     with serving(folder, *DELAY, *options) as server:
+        server.expect_line(r"\d workers?: ")  # one that still starts might read the new code
         write_app(folder, before="raise RuntimeError('not yet')\n")
         server.expect("Waiting for a change.")
         with connect(server.port) as waiting:

@@ -316,7 +316,7 @@ class Config(Settings):
     @property
     def supervised(self) -> bool:
         """Whether a supervisor watches the workers, rather than one process doing all."""
-        return bool(self.supervise)
+        return bool(self._needing_supervisor()) if self.supervise is None else self.supervise
 
     def check(self) -> None:
         if self.factory and self.app is None:
@@ -330,11 +330,7 @@ class Config(Settings):
 
     def _check_processes(self) -> None:
         """What only a supervisor can do is not asked of a single process."""
-        needing = self._changed(
-            "preload", "limit_max_memory", "limit_max_lifetime", "user", "group", "reload"
-        )
-        if self.workers != 1:
-            needing.append(f"--workers {Workers().show(self.workers)}")
+        needing = self._needing_supervisor()
         if self.supervise is False and needing:
             raise ConflictError(
                 "supervise",
@@ -342,8 +338,6 @@ class Config(Settings):
                 "Leave out --no-supervise"
                 + (", or start with --workers 1." if "--workers" in needing[0] else "."),
             )
-        if self.supervise is None and needing:
-            object.__setattr__(self, "supervise", True)
         if self.supervised and self.app is not None and not isinstance(self.app, str):
             raise ConflictError(
                 "app",
@@ -356,6 +350,15 @@ class Config(Settings):
                 "and --reload exclude each other: one keeps the code, the other replaces it.",
                 "Leave out --preload while you write.",
             )
+
+    def _needing_supervisor(self) -> list[str]:
+        """The options, as flags, that one process alone could not heed."""
+        needing = self._changed(
+            "preload", "limit_max_memory", "limit_max_lifetime", "user", "group", "reload"
+        )
+        if self.workers != 1:
+            needing.append(f"--workers {Workers().show(self.workers)}")
+        return needing
 
     def _check_tls(self) -> None:
         """TLS options without a certificate would leave the traffic in the clear, unnoticed."""

@@ -7,11 +7,8 @@ OpenSSL, which only takes paths, gets them lent as files that exist in memory al
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -88,6 +85,8 @@ class HandedFiles:
             finally:
                 os.close(descriptor)
         else:
+            import tempfile
+
             with tempfile.NamedTemporaryFile() as file:  # readable to this user alone
                 file.write(content)
                 file.flush()
@@ -97,10 +96,16 @@ class HandedFiles:
 
     def dump(self) -> bytes:
         """All of it, for `take` in another process."""
+        import base64
+        import json
+
         contents = {path: base64.b64encode(data).decode() for path, data in self._contents.items()}
         return json.dumps([self._stamps, contents, self._errors]).encode()
 
     def take(self, dump: bytes) -> None:
+        import base64
+        import json
+
         stamps, contents, errors = json.loads(dump)
         self._stamps = {path: tuple(stamp) for path, stamp in stamps.items()}
         self._contents = {path: base64.b64decode(data) for path, data in contents.items()}

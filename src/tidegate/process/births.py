@@ -29,18 +29,12 @@ from tidegate.process.handle import Failure, Handle
 from tidegate.process.signals import forget_signals_in_children
 
 _PATIENCE = 2.0  # seconds for importers to end
-_HELD = frozenset(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-)
-
-
-MEANT_FOR_THE_SUPERVISOR = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
-    if hasattr(signal, name)
-)
+_HELD = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
+MEANT_FOR_THE_SUPERVISOR = (
+    signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU,
+)  # fmt: skip
 
 
 class Role(Enum):

@@ -55,8 +55,7 @@ class Channel:
         # A descriptor cannot be kept for later without a copy. Who does not read is not waited for.
         self._sock.settimeout(_PATIENCE)
         try:
-            while self._unsent:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            self.flush()
             self._unsent = data[self._sock.sendmsg([data], [rights]) :]
         except OSError:
             self.ended = True

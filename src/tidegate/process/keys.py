@@ -40,7 +40,7 @@ class Keys:
         disk = DiskFiles()
         if {path: disk.stamp(path) for path in self._paths} == self.files.stamps():
             return
-        self.files.take(HandedFiles.from_disk(self._paths).dump())
+        self.files = HandedFiles.from_disk(self._paths)
         descriptor = _in_memory(self.files.dump())
         try:
             for channel in channels:

@@ -80,11 +80,12 @@ class Reloading:
 
     def _compiles(self, batch: Batch) -> bool:
         suspects = sorted({*batch.paths, *self._broken})
-        self._broken = {path for path in suspects if syntax_errors([path])}
-        errors = syntax_errors(sorted(self._broken))
-        if errors:
-            self._log.error("%s\nNothing is restarted until that is put right.", "\n".join(errors))
-        return not errors
+        found = {path: errors for path in suspects if (errors := syntax_errors([path]))}
+        self._broken = set(found)
+        if found:
+            said = "\n".join(error for errors in found.values() for error in errors)
+            self._log.error("%s\nNothing is restarted until that is put right.", said)
+        return not found
 
     def reap(self, births: Births, *, stopping: bool) -> None:
         """A watcher that has ended said why; without it there is nothing to wait for."""
@@ -95,7 +96,7 @@ class Reloading:
 
     def stop(self) -> None:
         if self._pid:
-            os.kill(self._pid, signal.SIGTERM)
+            os.kill(self._pid, signal.SIGKILL)  # it holds nothing, and must not be waited for
             os.waitpid(self._pid, 0)
             self._pid = 0
 

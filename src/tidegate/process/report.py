@@ -184,6 +184,16 @@ class Report:
             _indented(handle.stack),
         )
 
+    def on_hang(self, handle: Handle, seconds: float, limit: float) -> None:
+        self._log.error(
+            "Worker %d hangs: its event loop has not turned for %.1f s "
+            "(--timeout-worker-healthcheck is %g s). It is replaced; its stack is logged when it "
+            "has ended.",
+            handle.pid,
+            seconds,
+            limit,
+        )
+
     def on_killed(self, handle: Handle) -> None:
         self.clean = False
         why = (
@@ -226,14 +236,6 @@ class Report:
     def _status(self) -> str:
         serving = self._crew.count(State.READY)
         return f"{serving} worker{'s' * (serving != 1)} serving"
-
-
-def describe_hang(handle: Handle, seconds: float, limit: float) -> str:
-    return (
-        f"Worker {handle.pid} hangs: its event loop has not turned for {seconds:.1f} s "
-        f"(--timeout-worker-healthcheck is {limit:g} s). It is replaced; its stack is logged when "
-        "it has ended."
-    )
 
 
 def _indented(stack: str) -> str:

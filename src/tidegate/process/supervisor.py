@@ -95,9 +95,9 @@ class Supervisor:
         self._owner = owner
         self._inbox = Inbox(HANDLED)
         self._terminal = has_terminal()
-        self._stop_at = 0.0
+        self._stop_at = float("inf")
         self._kill_at = float("inf")
-        self._watchman = Watchman(config, self.report, log)
+        self._watchman = Watchman(config, self.report)
         self._code: int | None = None
 
     def run(self) -> Birth | int:
@@ -112,15 +112,20 @@ class Supervisor:
                 self._look_for_the_end()
                 if self._code is None:
                     self._wait()
-            if self.phase.value >= Phase.STOPPING.value:
+            if self._stopping:
                 self.report.notifier.stopping()
                 self.log.info("Stopped.")
         return self._code
 
+    @property
+    def _stopping(self) -> bool:
+        """Workers were told to leave, and none is started any more."""
+        return self.phase.value >= Phase.STOPPING.value
+
     # ------------------------------------------------------------------------ one turn
 
     def _start_missing(self) -> Birth | None:
-        if self.phase.value >= Phase.STOPPING.value:
+        if self._stopping:
             return None
         try:
             return self._bear_missing()
@@ -151,7 +156,7 @@ class Supervisor:
         return None
 
     def _let_surplus_go(self) -> None:
-        if self.phase.value >= Phase.STOPPING.value:
+        if self._stopping:
             return
         while (handle := self.crew.surplus()) is not None:
             self.report.on_leaving(handle)
@@ -179,8 +184,7 @@ class Supervisor:
             wanted = select.POLLIN | (select.POLLOUT if channel.unsent else 0)
             poll.register(channel.fileno(), wanted)
         now = time.monotonic()
-        until = min(self._watchman.due, self._stop_at or self._kill_at, self._kill_at)
-        until = min(until, self.report.watchdog_due)
+        until = min(self._watchman.due, self.report.watchdog_due, self._stop_at, self._kill_at)
         if self.crew.not_before > now and self.phase is Phase.SERVING:
             until = min(until, self.crew.not_before)
         poll.poll(max(0.0, until - now) * 1000 + 1)
@@ -285,7 +289,7 @@ class Supervisor:
     def _begin_stop(self, how: str) -> None:
         self.phase = Phase.STOPPING
         self.report.clean = True  # what went wrong before is not this end's fault
-        self._stop_at = 0.0
+        self._stop_at = float("inf")
         self.sockets.stop_serving()
         for importer in self.births.importers:
             importer.channel.send("shut")
@@ -296,7 +300,7 @@ class Supervisor:
                 self._dismiss(handle, how)
 
     def _force(self) -> None:
-        if self.phase.value < Phase.STOPPING.value:
+        if not self._stopping:
             self.upgrade.stop()
             self._begin_stop("stop")
         self.phase = Phase.FORCED
@@ -305,7 +309,7 @@ class Supervisor:
             handle.channel.send("force")
 
     def _look_for_the_end(self) -> None:
-        if self.phase.value < Phase.STOPPING.value:
+        if not self._stopping:
             if self.reloading is None and (self.crew.hopeless or self.report.fatal):
                 self.report.on_hopeless()
                 self._code = 1
@@ -389,7 +393,7 @@ class Supervisor:
         for importer in self.births.reap_importers():
             self._listen(importer, self._on_importer_word)
             importer.channel.close()
-            if importer.generation != crew.generation or self.phase.value >= Phase.STOPPING.value:
+            if importer.generation != crew.generation or self._stopping:
                 continue
             if importer.ready:
                 self.report.on_importer_lost(importer)
@@ -398,7 +402,7 @@ class Supervisor:
                 self.report.on_importer_end(importer, first=first)
                 self._give_up_restart()
         self.births.dismiss_idle_importers(crew.handles, crew.generation)
-        self.upgrade.reap(self.log, stopping=self.phase.value >= Phase.UNREADY.value)
+        self.upgrade.reap(self.log, stopping=self.phase is not Phase.SERVING)
         if self.reloading is not None:
             self.reloading.reap(self.births, stopping=self.phase is not Phase.SERVING)
 
@@ -431,7 +435,7 @@ class Supervisor:
     # ------------------------------------------------------------------------ what is due
 
     def _on_time(self, now: float) -> None:
-        if self._stop_at and now >= self._stop_at:
+        if now >= self._stop_at:
             self._begin_stop("stop")
         if now >= self._kill_at:
             self._kill_at = now + KILL_AFTER

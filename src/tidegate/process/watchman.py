@@ -7,13 +7,12 @@ moment later.
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Sequence
 
 from tidegate.config import Config
 from tidegate.process.handle import STACK_SIGNAL, Handle, State
-from tidegate.process.report import Report, describe_hang
+from tidegate.process.report import Report
 
 TICK = 1.0  # seconds between two looks at the heartbeats
 STACK_WAIT = 0.5  # seconds a worker that hangs has to write its stack
@@ -24,10 +23,9 @@ KILL_AFTER = 5.0  # seconds beyond all grace until a worker that does not leave 
 class Watchman:
     """`look` is to be called at `due`, and may be called earlier."""
 
-    def __init__(self, config: Config, report: Report, log: logging.Logger) -> None:
+    def __init__(self, config: Config, report: Report) -> None:
         self._config = config
         self._report = report
-        self._log = log
         self._last_look = 0.0
         self._next_look = 0.0
         self._stack_due = float("inf")
@@ -70,7 +68,7 @@ class Watchman:
         if not limit or late or self._config.reload or handle.state is State.HANGING:
             return
         if now - beaten > limit:
-            self._log.error("%s", describe_hang(handle, now - beaten, limit))
+            self._report.on_hang(handle, now - beaten, limit)
             handle.enter(State.HANGING, now)
             handle.kill(STACK_SIGNAL)
             self._stack_due = now + STACK_WAIT

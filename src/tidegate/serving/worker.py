@@ -130,8 +130,9 @@ class Worker:
         await self._lifespan.startup()
         # what is loaded by now stays: the collector need not look at it again
         gc.freeze()
-        share = None if self._post is None else Share(self._post, self._floor)
-        if share is not None and self._post is not None:
+        share = None
+        if self._post is not None:
+            share = Share(self._post, self._floor)
             share.is_fuller()  # shows the others that we are here
             self._floor.on_leave = self._post.show
         for listener in self._listeners:
@@ -306,7 +307,7 @@ class Worker:
             for acceptor in acceptors:
                 acceptor.take_all()  # who waits in the backlog would be turned away
         else:
-            acceptors += self._health_acceptors  # the successor answers for us
+            acceptors = [*acceptors, *self._health_acceptors]  # the successor answers for us
         for acceptor in acceptors:
             acceptor.stop()
             acceptor.listener.close()
