@@ -105,7 +105,9 @@ class AccessLogs:
 
 
 async def start(worker: Worker) -> bool:
-    """Start the application and accept; False if the worker was told to stop meanwhile."""
+    """Start the application and accept; False if the worker was told to stop before that."""
+    if worker.told_to_end:
+        return False  # an orphan, too: whoever serves here now has the listeners to itself
     starting = asyncio.ensure_future(worker.start())
     stopped = asyncio.ensure_future(worker.stopped())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)

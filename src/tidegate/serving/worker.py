@@ -275,6 +275,10 @@ class Worker:
         if not self._forced.done():
             self._forced.set_result(None)
 
+    @property
+    def told_to_end(self) -> bool:
+        return self._stopping.done()
+
     async def stopped(self) -> None:
         """Wait for `stop`."""
         await asyncio.shield(self._stopping)
