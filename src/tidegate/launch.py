@@ -153,8 +153,11 @@ def serve_config(config: Config, *, on_started: Callable[[], None] | None = None
         from tidegate.supervised import supervise
 
         return supervise(config, on_started=on_started)
+    from tidegate.process.systemd import Notifier, Patience
+
     # before there is a loop: at import, and in Django's ready(), synchronous queries are welcome
-    found = find(config)
+    with Patience(Notifier()):
+        found = find(config)
     with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
         server = Server(config, found=found, on_started=on_started)
         clean = runner.run(server.serve(handle_signals=True))

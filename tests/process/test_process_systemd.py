@@ -6,12 +6,13 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tidegate.process.systemd import Notifier
+from tidegate.process.systemd import Notifier, Patience
 
 WAIT = 20
 
@@ -158,3 +159,29 @@ def test_the_environment_is_that_of_the_process(monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "4000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     assert Notifier().watchdog_interval == 2.0
+
+
+def test_patience_is_asked_for_at_once_and_again(manager, monkeypatch):
+    monkeypatch.setattr("tidegate.process.systemd.EXTENSION", 0.01)
+    with Patience(manager.notifier()):
+        for _ in range(3):
+            assert manager.heard() == ["EXTEND_TIMEOUT_USEC=20000"]
+
+
+def test_patience_where_nobody_listens_starts_no_thread():
+    with Patience(Notifier({})):
+        assert not asking()
+
+
+def test_patience_that_has_ended_leaves_no_thread(manager):
+    patience = Patience(manager.notifier())
+    patience.begin()
+    assert manager.heard() == ["EXTEND_TIMEOUT_USEC=20000000"]
+    assert asking()
+    patience.end()
+    patience.end()
+    assert not asking()
+
+
+def asking():
+    return [thread for thread in threading.enumerate() if thread.name == "tidegate-patience"]

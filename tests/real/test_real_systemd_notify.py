@@ -156,15 +156,43 @@ def test_a_watchdog_of_another_process_is_left_alone(folder: Path, systemd: Noti
         assert not [message for message in systemd.messages if "WATCHDOG=1" in message]
 
 
-def test_a_slow_start_asks_for_patience(folder: Path, systemd: Notified) -> None:
+@pytest.mark.parametrize("workers", ["--supervise", "--no-supervise"])
+def test_a_slow_start_asks_for_patience(folder: Path, systemd: Notified, workers: str) -> None:
     """Before READY the start limit of the unit counts; each message moves it."""
     gate = folder / "gate"
     os.mkfifo(gate)
     write_app(folder, before=f"open({str(gate)!r}).read()\n")
-    with serving(folder, "--supervise", env=told(systemd), ready="") as server:
+    with serving(folder, workers, env=told(systemd), ready="") as server:
         with open(gate, "w"):
             message = systemd.expect("EXTEND_TIMEOUT_USEC=")
             assert int(message[0].partition("=")[2]) >= 10_000_000
+        systemd.expect("READY=1")
+        assert server.ask().status == 200
+
+
+@pytest.mark.parametrize("workers", ["--supervise", "--no-supervise"])
+def test_a_slow_startup_of_the_application_asks_for_patience(
+    folder: Path, systemd: Notified, workers: str
+) -> None:
+    """Also where it holds the loop up. The import was over before: its request has been heard."""
+    imported, gate = folder / "imported", folder / "gate"
+    os.mkfifo(imported)
+    os.mkfifo(gate)
+    app = write_app(folder, before=f"open({str(imported)!r}).read()\n")
+    with app.open("a") as more:
+        more.write(f"""
+served = app
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        open({str(gate)!r}).read()
+    await served(scope, receive, send)
+""")
+    with serving(folder, workers, env=told(systemd), ready="") as server:
+        with open(imported, "w"):
+            systemd.expect("EXTEND_TIMEOUT_USEC=")
+        with open(gate, "w"):
+            if workers == "--no-supervise":  # a supervisor does not ask again that soon
+                systemd.expect("EXTEND_TIMEOUT_USEC=")
         systemd.expect("READY=1")
         assert server.ask().status == 200
 

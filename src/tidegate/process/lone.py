@@ -17,7 +17,7 @@ from typing import Protocol
 from tidegate.config import Config
 from tidegate.process.pid_file import PidFile
 from tidegate.process.signals import EndingSignals, forget_signals_in_children
-from tidegate.process.systemd import Notifier
+from tidegate.process.systemd import Notifier, Patience
 
 _NEEDING = ("SIGUSR2", "SIGTTIN", "SIGTTOU")
 
@@ -44,6 +44,7 @@ class Lone:
         self._log = log
         self._reopen_logs = reopen_logs
         self._notifier = Notifier(os.environ)
+        self._patience = Patience(self._notifier)
         self._ending = EndingSignals(self._loop, self._on_ending, worker.force)
         self._handlers: dict[int, Callable[[], None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -63,9 +64,11 @@ class Lone:
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 self._handle("SIGHUP", self._on_hangup)
             forget_signals_in_children(self._handlers)
+        self._patience.begin()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._patience.end()
         self._ending.__exit__(*exc)
         for number in self._handlers:
             self._loop.remove_signal_handler(number)
@@ -83,6 +86,7 @@ class Lone:
 
     def ready(self) -> None:
         """Connections are accepted."""
+        self._patience.end()
         self._notifier.ready("serving")
         self._pet()
 

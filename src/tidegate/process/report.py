@@ -13,10 +13,9 @@ import time
 from tidegate.process.births import Importer
 from tidegate.process.crew import Crew
 from tidegate.process.handle import Failure, Handle, State
-from tidegate.process.systemd import Notifier
+from tidegate.process.systemd import EXTENSION, Notifier
 from tidegate.process.verdict import OomCounter, verdict
 
-EXTENSION = 10.0  # seconds between two requests for patience while the application starts
 _CALLED_BY_US = f"{os.sep}tidegate{os.sep}asgi{os.sep}"
 STACK_LINES = 40  # of a worker that hung or crashed
 
@@ -218,7 +217,7 @@ class Report:
             if handle.seat.beaten != handle.seen:  # alive after whatever the count counts so far
                 handle.seen, handle.oom_before = handle.seat.beaten, kills
         if not self.complete and now >= self._extended + EXTENSION:
-            self.notifier.extend(2 * EXTENSION)
+            self.notifier.extend()
             self._extended = now
 
     def answer_watchdog(self, now: float) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
+
+EXTENSION = 10.0  # seconds between two requests for patience while the application starts
 
 
 class Notifier:
@@ -25,6 +28,10 @@ class Notifier:
         # How often, in seconds, `watchdog` is to be called: twice in the time that is allowed, as
         # sd_watchdog_enabled(3) advises. None: nobody waits for it, or not from this process.
         self.watchdog_interval: float | None = _interval(environment) if self._address else None
+
+    def __bool__(self) -> bool:
+        """Somebody listens."""
+        return bool(self._address)
 
     def ready(self, status: str = "") -> None:
         """The start, or a reload, is over."""
@@ -47,9 +54,9 @@ class Notifier:
         """Still alive."""
         self._send("WATCHDOG=1")
 
-    def extend(self, seconds: float) -> None:
-        """The start goes on: wait at least so much longer."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
+    def extend(self) -> None:
+        """The start goes on; to be said every EXTENSION seconds."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(2 * EXTENSION * 1_000_000)}")
 
     def main_pid(self, pid: int) -> None:
         """Another process is the service from now on."""
@@ -65,6 +72,36 @@ class Notifier:
                 sock.sendto(message, self._address)
         except OSError:
             pass  # gone, full or not for us: there is nobody else to tell
+
+
+class Patience:
+    """From `begin` to `end` a slow start is waited for, whatever this thread is busy with."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="tidegate-patience", daemon=True)
+
+    def begin(self) -> None:
+        if self._notifier:
+            self._thread.start()
+
+    def end(self) -> None:
+        """May be called again."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *exc: object) -> None:
+        self.end()
+
+    def _ask(self) -> None:
+        self._notifier.extend()
+        while not self._over.wait(EXTENSION):
+            self._notifier.extend()
 
 
 def _address(name: str) -> bytes:
