@@ -93,7 +93,7 @@ class Http2Client:
         address: tuple[str, int] | str,
         *pairs: tuple[int, int],
         hello: bool = True,
-        timeout: float = 5.0,
+        timeout: float = 30.0,
     ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)

@@ -53,7 +53,7 @@ class RawResponse:
 class RawClient:
     """`address` is (host, port), or the path of a Unix socket."""
 
-    def __init__(self, address: tuple[str, int] | str, timeout: float = 5.0) -> None:
+    def __init__(self, address: tuple[str, int] | str, timeout: float = 30.0) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(timeout)

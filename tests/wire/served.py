@@ -15,6 +15,7 @@ from tidegate.types import Application
 
 App = TypeVar("App", bound=Application)
 HOST = b"Host: example.com\r\n"
+PATIENCE = 30.0  # seconds until a test that waits in vain fails
 
 
 @dataclass(slots=True)
@@ -22,7 +23,7 @@ class Served(Generic[App]):
     app: App
     server: Running
 
-    def connect(self, timeout: float = 5.0) -> RawClient:
+    def connect(self, timeout: float = PATIENCE) -> RawClient:
         return RawClient(self.server.path or self.server.address, timeout)
 
     def ask(self, raw: bytes) -> RawResponse:

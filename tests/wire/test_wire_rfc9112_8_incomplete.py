@@ -10,11 +10,10 @@ from collections.abc import Iterator
 import pytest
 from tests.support.apps import Echo
 from tests.support.raw import RawClient
-from tests.wire.served import HOST, Served, closes, get, post, seen, served
+from tests.wire.served import HOST, PATIENCE, Served, closes, get, post, seen, served
 
 from tidegate.types import Receive, Scope, Send
 
-PATIENCE = 5.0
 CHUNKED = b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 CUT_HEADS = [
     b"G",

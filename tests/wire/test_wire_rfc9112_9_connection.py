@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.apps import Call, Echo, Replies, answer, body, lifespan, start
 from tests.support.raw import RawClient
-from tests.wire.served import HOST, Served, closes, get, post, seen, served
+from tests.wire.served import HOST, PATIENCE, Served, closes, get, post, seen, served
 
 from tidegate.types import Receive, Scope, Send
 
@@ -234,10 +234,8 @@ class TestTearDown:
             assert client.read_response().status == 505
             assert client.read_eof() == b""
 
-    def test_answer_is_there_for_those_who_read_only_after_sending(
-        self, server: Served[Echo]
-    ) -> None:
-        with server.connect() as client:
+    def test_answer_is_there_for_those_who_read_only_after_sending(self) -> None:
+        with served(Echo(), timeout_linger=PATIENCE) as running, running.connect() as client:
             head = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1099511627776\r\n\r\n"
             client.send_pieces([head, *[b"a" * 1_000] * 50])
             assert client.read_response().status == 413

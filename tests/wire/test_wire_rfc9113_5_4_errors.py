@@ -28,7 +28,7 @@ from tests.support.http2_frames import (
     window_update,
 )
 from tests.support.http2_peer import connect
-from tests.wire.served import Served, served
+from tests.wire.served import PATIENCE, Served, served
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ class TestConnectionErrors:
         with connect(server) as client:
             client.send(post(1) + data(1, b"half") + post(3) + window_update(0, 0))
             client.expect_connection_error(Code.PROTOCOL_ERROR)
-        for call in [server.app.over.get(timeout=5) for _ in server.app.calls]:
+        for call in [server.app.over.get(timeout=PATIENCE) for _ in server.app.calls]:
             assert call.disconnected and not call.ended
 
     def test_the_end_is_orderly_however_much_is_still_sent(self, server: Served[Echo]) -> None:
@@ -110,7 +110,7 @@ class TestStreamErrors:
         with connect(server) as client:
             client.send(post(1, b"/one") + data(1, b"half") + window_update(1, LARGEST))
             assert client.reset_of(1) == Code.FLOW_CONTROL_ERROR
-            call = server.app.over.get(timeout=5)
+            call = server.app.over.get(timeout=PATIENCE)
             assert call.disconnected and not call.ended
             client.expect_alive()
 
@@ -126,7 +126,7 @@ class TestStreamErrors:
             client.send(post(1) + data(1, b"half") + rst(1, code))
             client.expect_ignored(1)
             assert client.streams[1].status is None
-        call = server.app.over.get(timeout=5)
+        call = server.app.over.get(timeout=PATIENCE)
         assert call.disconnected and call.body in (b"", b"half")
 
     def test_only_the_first_error_of_a_stream_is_reported(self, server: Served[Echo]) -> None:
@@ -156,7 +156,7 @@ class TestTermination:
             client.barrier()
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         for _ in range(2):
-            call = server.app.over.get(timeout=5)
+            call = server.app.over.get(timeout=PATIENCE)
             assert call.disconnected and not call.ended
         with connect(server) as client:
             client.expect_alive()
@@ -165,7 +165,7 @@ class TestTermination:
         with connect(server) as client:
             client.send(post(1) + data(1, b"half") + get(3, b"/whole"))
             client.answer(3)
-        calls = [server.app.over.get(timeout=5) for _ in range(2)]
+        calls = [server.app.over.get(timeout=PATIENCE) for _ in range(2)]
         assert {call.path: call.ended for call in calls} == {"/": False, "/whole": True}
 
     @pytest.mark.parametrize("size", [1, 8, 9, 10, 17])
@@ -174,7 +174,7 @@ class TestTermination:
             client.send(post(1) + frame(0, b"12345678", stream=1)[:size])
             client.socket.shutdown(socket.SHUT_WR)
             client.read_eof()
-        call = server.app.over.get(timeout=5)
+        call = server.app.over.get(timeout=PATIENCE)
         assert call.disconnected and not call.ended
 
     def test_within_a_block(self, server: Served[Echo]) -> None:

@@ -21,7 +21,7 @@ from tests.support.http2_frames import (
     stream_error,
 )
 from tests.support.http2_peer import connect
-from tests.wire.served import Served, served
+from tests.wire.served import PATIENCE, Served, served
 
 LENGTH = b"content-length"
 TRAILERS = block([(b"x-check", b"1")])
@@ -86,7 +86,7 @@ class TestRequests:
             with connect(server) as client:
                 client.send(post(1) + between + headers(1, TRAILERS, end=False))
                 client.expect_malformed(1)
-        for call in [server.app.over.get(timeout=5) for _ in range(2)]:
+        for call in [server.app.over.get(timeout=PATIENCE) for _ in range(2)]:
             if call.path == "/" and call.method == "POST":
                 assert not call.ended
 
@@ -128,7 +128,7 @@ class TestRequests:
         with connect(server) as client:
             client.send(post(1) + data(1, b"x") + headers(1, block([(b"good", b"1"), field])))
             client.expect_malformed(1)
-        call = server.app.over.get(timeout=5)
+        call = server.app.over.get(timeout=PATIENCE)
         assert call.method != "POST" or not call.ended
 
     def test_content_after_trailers(self, server: Served[Echo]) -> None:
@@ -186,7 +186,7 @@ class TestContentLength:
             client.send(post(1, b"/", (LENGTH, b"5")) + b"".join(data(1, one) for one in parts))
             client.send(headers(1, TRAILERS) if trailers else data(1, end=True))
             client.expect_malformed(1)
-        call = server.app.over.get(timeout=5)
+        call = server.app.over.get(timeout=PATIENCE)
         assert call.method != "POST" or (call.disconnected and not call.ended)
 
     def test_where_the_head_is_the_end(self, server: Served[Echo]) -> None:
@@ -214,7 +214,7 @@ class TestContentLength:
             client.send(b"".join(data(1, part) for part in parts[:-1]))
             client.send(data(1, parts[-1], end=end))
             client.expect_malformed(1)
-        call = server.app.over.get(timeout=5)
+        call = server.app.over.get(timeout=PATIENCE)
         assert call.method != "POST" or not call.ended or length == b"0"
 
     @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from tests.support.websocket_frames import binary, cont, parse_sent, text
 from tests.support.websocket_frames import close as closing
 from tests.support.websocket_frames import ping as websocket_ping
 from tests.wire.dialogue import SocketEcho, says, understood
-from tests.wire.served import Served, served
+from tests.wire.served import PATIENCE, Served, served
 
 CONNECT, AUTHORITY = (b":method", b"CONNECT"), (b":authority", b"example.com:443")
 PROTOCOL, SCHEME, PATH = (b":protocol", b"websocket"), (b":scheme", b"http"), (b":path", b"/")
@@ -229,7 +229,7 @@ class TestExtendedConnect:
             client.pump(lambda: client.streams[stream].over)
             sent = parse_sent(bytes(client.streams[stream].body))
             assert sent[0].payload == b"last"
-            assert fresh.app.ends.get(timeout=5) == 1006
+            assert fresh.app.ends.get(timeout=PATIENCE) == 1006
             client.expect_alive()
 
     def test_a_reset_is_a_reset(self, fresh: Served[SocketEcho]) -> None:
@@ -237,7 +237,7 @@ class TestExtendedConnect:
             stream = opened(client)
             client.send(rst(stream, Code.CANCEL))
             client.expect_alive()
-            assert fresh.app.ends.get(timeout=5) == 1006
+            assert fresh.app.ends.get(timeout=PATIENCE) == 1006
 
     def test_frames_that_are_no_data(self, server: Served[SocketEcho]) -> None:
         """8.5: HEADERS on a tunnel are a stream error, trailers as well."""
@@ -286,7 +286,7 @@ class TestExtendedConnect:
             opened(client)
             client.push(window_update(0, 0))
             client.expect_connection_error(Code.PROTOCOL_ERROR)
-        assert fresh.app.ends.get(timeout=5) == 1006
+        assert fresh.app.ends.get(timeout=PATIENCE) == 1006
 
     def test_data_after_the_close(self, server: Served[SocketEcho]) -> None:
         with connect(server) as client:

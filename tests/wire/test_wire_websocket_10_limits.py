@@ -41,7 +41,7 @@ from tests.wire.dialogue import (
     understood,
     upgraded,
 )
-from tests.wire.served import Served, served
+from tests.wire.served import PATIENCE, Served, served
 
 from tidegate.types import Receive, Scope, Send
 
@@ -215,7 +215,7 @@ class TestPingTimeout:
                 with pytest.raises(ConnectionResetError):
                     client.read_eof()
                 assert client.unread[:1] == b"\x89", "it has been asked"
-            assert app.ends.get(timeout=5) == 1006
+            assert app.ends.get(timeout=PATIENCE) == 1006
             assert len(named(server, "--ws-ping-timeout")) == 1
 
     def test_a_peer_that_answers_lives(self) -> None:
@@ -228,7 +228,7 @@ class TestPingTimeout:
                     first, size = client._exactly(2, b"")
                     assert first == 0x89
                     client.send(pong(client._exactly(size, b"")))
-            assert app.ends.get(timeout=5) == 1006
+            assert app.ends.get(timeout=PATIENCE) == 1006
             assert named(server, "--ws-ping-timeout") == []
 
 

@@ -27,7 +27,7 @@ from tests.wire.dialogue import (
     understood,
     upgraded,
 )
-from tests.wire.served import Served
+from tests.wire.served import PATIENCE, Served
 
 
 def test_1_3_the_handshake_of_the_rfc(server: Served[SocketEcho]) -> None:
@@ -78,7 +78,7 @@ def test_the_application_and_the_peer_agree_on_the_end(server: Served[SocketEcho
         server.app.ends.get()
     for code in (1000, 1001, 3000, 4999):
         assert hold(server, close(code)) == says(code=code)
-        assert server.app.ends.get(timeout=5) == code
+        assert server.app.ends.get(timeout=PATIENCE) == code
 
 
 class TestTheJudge:

@@ -25,7 +25,7 @@ from tests.wire.dialogue import (
     understood,
     upgraded,
 )
-from tests.wire.served import HOST, Served, closes, get, post, served
+from tests.wire.served import HOST, PATIENCE, Served, closes, get, post, served
 
 from tidegate.types import Receive, Scope, Send
 
@@ -238,7 +238,7 @@ def slow() -> Iterator[Served[Slow]]:
 def asked(server: Served[Slow], client: RawClient, behind: bytes) -> Any:
     """A handshake the application holds, and bytes the server has behind it."""
     client.send(handshake())
-    future = server.app.asked.get(timeout=5)
+    future = server.app.asked.get(timeout=PATIENCE)
     client.send_pieces([behind])
     return future
 
@@ -267,7 +267,7 @@ class TestWhileTheApplicationThinks:
 def test_a_tunnel_that_waits_does_not_lose_what_came_early(slow: Served[Slow]) -> None:
     with slow.connect() as client:
         client.send(handshake() + text("a") + text("b" * 100_000) + BYE)
-        future = slow.app.asked.get(timeout=5)
+        future = slow.app.asked.get(timeout=PATIENCE)
         slow.server.call(future.set_result, "websocket.accept")
         upgraded(client)
         assert understood(client.read_eof()) == says("a", "b" * 100_000)

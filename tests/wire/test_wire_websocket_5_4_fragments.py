@@ -34,7 +34,7 @@ from tests.wire.dialogue import (
     says,
     upgraded,
 )
-from tests.wire.served import Served
+from tests.wire.served import PATIENCE, Served
 
 P = ping(b"p")
 START = text("a", fin=False)
@@ -200,7 +200,7 @@ def test_a_message_without_an_end_is_not_delivered(server: Served[SocketEcho]) -
         client.half_close()
         assert client.read_eof() == b"", "1006 is never sent (7.4.1)"
     try:
-        assert server.app.ends.get(timeout=5) == 1006
+        assert server.app.ends.get(timeout=PATIENCE) == 1006
     except Empty:
         pytest.fail("the application was not told of the end")
     assert server.app.heard == []

@@ -24,7 +24,7 @@ from tests.wire.dialogue import (
     understood,
     upgraded,
 )
-from tests.wire.served import Served, get, served
+from tests.wire.served import PATIENCE, Served, get, served
 
 TRAP = get("/trap")
 OURS = b"\x88\x08" + (3001).to_bytes(2, "big") + b"enough"
@@ -48,14 +48,14 @@ class TestCodes:
         ends_so_far(server)
         codes = sorted({*ALLOWED, *(code for code in SAMPLE if code >= 3000)})
         assert [hold(server, close(code)) for code in codes] == [says(code=code) for code in codes]
-        assert [server.app.ends.get(timeout=5) for _ in codes] == codes
+        assert [server.app.ends.get(timeout=PATIENCE) for _ in codes] == codes
 
     def test_the_others_are_a_protocol_error(self, server: Served[SocketEcho]) -> None:
         ends_so_far(server)
         codes = sorted({*NEVER, *BEYOND, *(code for code in SAMPLE if code < 3000)} - {*ALLOWED})
         wrong = {code: talk for code in codes if (talk := hold(server, close(code))).code != 1002}
         assert not wrong
-        assert {server.app.ends.get(timeout=5) for _ in codes} == {1002}
+        assert {server.app.ends.get(timeout=PATIENCE) for _ in codes} == {1002}
 
     def test_none_is_1005_and_answered_with_none(self, server: Served[SocketEcho]) -> None:
         ends_so_far(server)
@@ -63,7 +63,7 @@ class TestCodes:
             client.send(handshake() + close())
             upgraded(client)
             assert client.read_eof() == b"\x88\x00"
-        assert server.app.ends.get(timeout=5) == 1005
+        assert server.app.ends.get(timeout=PATIENCE) == 1005
 
     def test_none_at_all_is_1006_and_never_on_the_wire(self, server: Served[SocketEcho]) -> None:
         ends_so_far(server)
@@ -73,7 +73,7 @@ class TestCodes:
             client.half_close()
             talk = understood(client.read_eof())
         assert talk.code is None
-        assert server.app.ends.get(timeout=5) == 1006
+        assert server.app.ends.get(timeout=PATIENCE) == 1006
 
 
 FRAMES: dict[str, tuple[bytes, Talk]] = {
