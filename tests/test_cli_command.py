@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,44 @@ class TestServing:
         assert "tidegate: $TIDEGATE_PROT is not read" in capsys.readouterr().err
 
 
+class TestInterrupted:
+    """Ctrl+C while the server is starting: nothing is printed, and the shell is told why."""
+
+    @pytest.mark.parametrize("when", ["main", "its import"])
+    def test_by_the_keyboard(
+        self, when: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupted(*_: object, **__: object) -> int:
+            raise KeyboardInterrupt
+
+        stand_in: Any = ModuleType("tidegate.cli")
+        setattr(stand_in, "main" if when == "main" else "__getattr__", interrupted)
+        monkeypatch.setitem(sys.modules, "tidegate.cli", stand_in)
+        usual = gc.get_threshold()
+        with pytest.raises(SystemExit) as left:
+            entry.main()
+        assert left.value.code == 130
+        assert gc.get_threshold() == usual
+        assert capsys.readouterr() == ("", "")
+
+    def test_while_click_reads_the_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("click.Command.parse_args", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main(["--version"])
+
+    def test_while_the_application_is_imported(self, quiet_place: Path) -> None:
+        (quiet_place / "slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "tidegate", "slow:app", "--port=0"],
+            capture_output=True, text=True, check=False, timeout=30, cwd=quiet_place,
+            env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("words", "message", "hint"),
@@ -151,7 +190,25 @@ class TestMistakes:
             (["--zzzzzz"], "There is no option --zzzzzz.", "tidegate --help"),
             (["--port"], "Option '--port' requires an argument.", "tidegate --help"),
             (["--port", "--host", "x"], "--port has no value: --host follows.", "--port=--host"),
-            (["a:b", "c:d"], "Got unexpected extra argument (c:d)", "tidegate --help"),
+            (["a:b", "c:d"], "One application only: 'c:d' is too many.", "Leave it out"),
+            (["a:b", "--header", "X:", "b", "--port=1"], "'b' is too many.", "or quote it"),
+            (["run", "a:b"], "no application `run`", "Run `tidegate a:b`"),
+            (["--worker", "2"], "There is no option --worker.", "Did you mean --workers?"),
+            (["-w", "2", "a:b"], "There is no option -w.", "Did you mean --workers?"),
+            (["-w2"], "There is no option -w.", "Did you mean --workers?"),
+            (["-b", ":80"], "There is no option -b.", "Did you mean --bind?"),
+            (["--pid=a"], "There is no option --pid.", "Did you mean --pid-file?"),
+            (
+                ["--graceful-timeout=1"],
+                "no option --graceful-timeout",
+                "--timeout-graceful-shutdown?",
+            ),
+            (["--max-requests", "1"], "no option --max-requests.", "mean --limit-max-requests?"),
+            (["--max-requests-jitter=1"], "-jitter.", "mean --limit-max-requests-jitter?"),
+            (["--timeout=1"], "no option --timeout.", "mean --timeout-worker-healthcheck?"),
+            (["--keep-alive=1"], "no option --keep-alive.", "mean --timeout-keep-alive?"),
+            (["--chdir", "/srv"], "no option --chdir.", "mean --app-dir?"),
+            (["--reload", "--reload-include=[z-a]"], "no file can ever match that.", "*.html"),
             (["--workers", "0"], "--workers is '0': out of range.", "from 1 to 256, or auto"),
             (["--workers", "many"], "--workers is 'many': not a whole number.", "or auto"),
             (["--preload", "--reload"], "--preload and --reload exclude", "Leave out --preload"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
+import traceback
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -155,6 +156,31 @@ class TestChecks:
             Config(port=70000)
         assert caught.value.message == "port is 70000: out of range."
         assert caught.value.hint == "Right would be a whole number from 0 to 65535."
+
+    def test_whoever_calls_from_code_sees_the_hint_as_well(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Config(port=70000)
+        assert str(caught.value) == f"{caught.value.message}\n{caught.value.hint}"
+        assert "".join(traceback.format_exception_only(caught.value)).endswith(
+            "ConfigurationError: port is 70000: out of range.\n"
+            "Right would be a whole number from 0 to 65535.\n"
+        )
+        assert str(ConfigurationError("that is all")) == "that is all"
+
+    def test_an_application_object_needs_a_name_where_workers_import_it(self) -> None:
+        for options, said in (
+            ({"workers": 2}, "workers=2"),
+            ({"workers": "auto"}, 'workers="auto"'),
+            ({"reload": True}, "reload=True"),
+            ({"supervise": True}, "..."),
+        ):
+            with pytest.raises(ConfigurationError) as caught:
+                Config(app=object(), **options)  # type: ignore[arg-type]
+            assert caught.value.hint == f'Give its name: tidegate.run("main:app", {said}).'
+
+    def test_an_unknown_option(self) -> None:
+        with pytest.raises(TypeError, match=r"'worker'\. Did you mean workers\?$"):
+            Config(worker=2)  # type: ignore[call-arg]
 
     def test_a_long_wrong_value_is_cut(self) -> None:
         with pytest.raises(ConfigurationError) as caught:

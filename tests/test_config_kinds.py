@@ -33,6 +33,7 @@ from tidegate.config.particular import (
     HeaderField,
     LogConfig,
     NamedCertificate,
+    Pattern,
     Port,
     RootPath,
     TlsVersion,
@@ -136,12 +137,13 @@ class TestWordsAndNumbers:
 
     @pytest.mark.parametrize("value", ["660", "0660", "0o660", 0o660])
     def test_mode(self, value: object) -> None:
-        assert Mode().read(value) == 0o660
-        assert Mode().show(0o660) == "660"
+        assert Mode("0660").read(value) == 0o660
+        assert Mode("0660").show(0o660) == "0660"
+        assert Mode("0027").show(0o27) == "0027"
 
     @pytest.mark.parametrize("wrong", ["668", "7777", "rw", "", 660, -1, True])
     def test_what_is_no_mode(self, wrong: object) -> None:
-        assert "octal" in refused(Mode(), wrong).right
+        assert "octal" in refused(Mode("0660"), wrong).right
 
     @pytest.mark.parametrize("wrong", ["", "a\nb", "a\0b", "a\rb", 5, None])
     def test_what_is_no_text(self, wrong: object) -> None:
@@ -149,6 +151,29 @@ class TestWordsAndNumbers:
 
     def test_an_empty_text_where_it_may_be(self) -> None:
         assert Text(empty=True).read("") == ""
+
+    @pytest.mark.parametrize("number", [27, 0o27, 660, 0, 1000])
+    def test_a_number_of_a_toml_file_is_no_mode(self, number: int) -> None:
+        kind = Mode("0027")
+        wrong = refused(kind, kind.from_toml(number))
+        assert wrong.what == f"a decimal number in TOML, octal {number:04o}"
+        assert wrong.right == 'Write it in octal and in quotes, such as "0027".'
+
+    def test_a_text_of_a_toml_file_is_a_mode(self) -> None:
+        assert Mode("0027").read(Mode("0027").from_toml("027")) == 0o27
+        assert "not a file mode" in refused(Mode("0027"), Mode("0027").from_toml(True)).what
+
+    @pytest.mark.parametrize(
+        "pattern",
+        ["*.html", "[", "a[b", "[a-z]*", "[!z-a]", "a/*.html", "/srv/*/x", "./a/", "../a/../b", ".",
+         "..", "/", "a/**/b", "(?!)"],
+    )  # fmt: skip
+    def test_a_pattern(self, pattern: str) -> None:
+        assert Pattern().read(pattern) == pattern
+
+    @pytest.mark.parametrize("pattern", ["[z-a]", "a/[9-0]*.py", "a//b", "a/./b", "a/../b"])
+    def test_a_pattern_that_nothing_can_match(self, pattern: str) -> None:
+        assert "no file can ever match" in refused(Pattern(), pattern).what
 
     def test_near(self) -> None:
         assert near("prot", ["port", "host"]).startswith(" Did you mean port")
@@ -320,7 +345,7 @@ class TestParticular:
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [(Duration(), "500ms"), (Size(), "64KiB"), (Mode(), "660"), (Switch(), "on"),
+    [(Duration(), "500ms"), (Size(), "64KiB"), (Mode("0660"), "660"), (Mode("0027"), 0o27), (Switch(), "on"),
      (Whole(0, 9, {"two": 2}), "two"), (Many(HeaderField(), commas=False), [("A", "b"), "C:d"]),
      (Many(Text()), "a,b"), (RootPath(), "/api/"), (TrustedPeers(), ["::1", "10.0.0.0/8"]),
      (HeaderField(), "A:b"), (TlsVersion(), 2), (Choice("a", aliases={1: "a"}), 1),

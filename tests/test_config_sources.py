@@ -125,7 +125,19 @@ class TestEnvironment:
         environ = {"TIDEGATE_PROT": "1", "TIDEGATE_ZZZZZZZZZZ": "1", "TIDEGATE_PORT": "1"}
         (warning,) = resolve({}, environ, here).warnings
         assert warning.startswith("$TIDEGATE_PROT is not read")
-        assert "PORT" in warning
+        assert "Did you mean TIDEGATE_PORT" in warning
+
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("TIDEGATE_WORKER", "TIDEGATE_WORKERS"),
+            ("TIDEGATE_TIMEOUT", "TIDEGATE_TIMEOUT_WORKER_HEALTHCHECK"),
+            ("TIDEGATE_CHDIR", "TIDEGATE_APP_DIR"),
+        ],
+    )
+    def test_the_warning_names_the_variable(self, here: Path, variable: str, meant: str) -> None:
+        (warning,) = resolve({}, {variable: "1"}, here).warnings
+        assert warning.endswith(f" Did you mean {meant}?")
 
 
 class TestEnvFile:
@@ -161,7 +173,7 @@ class TestEnvFile:
 class TestFiles:
     def test_dashes_and_toml_types(self, here: Path) -> None:
         (here / "tidegate.toml").write_text(
-            'access-log = false\ntimeout-head = 2.5\nbind = ["a:1", "b:2"]\nuds_mode = 0o600\n'
+            'access-log = false\ntimeout-head = 2.5\nbind = ["a:1", "b:2"]\nuds_mode = "0600"\n'
             'limit-body-size = "1MiB"\nlog_config = {version = 1}\n'
             'workers = "auto"\nuser = 33\numask = "027"\nhealth-bind = "127.0.0.1:9"\n'
             "limit_max_lifetime = 3600\nsupervise = true\n"
@@ -192,6 +204,11 @@ class TestFiles:
                 "tidegate.toml: log_level is there twice.",
                 "",
             ),
+            ("worker = 2", "tidegate.toml: there is no option 'worker'.", "Did you mean workers?"),
+            ("max-requests = 2", "there is no option 'max-requests'", "mean limit_max_requests?"),
+            ("umask = 27", "tidegate.toml:umask is 27: a decimal number in TOML", 'such as "0027"'),
+            ("umask = 0o027", "umask is 23: a decimal number in TOML, octal 0027.", '"0027"'),
+            ("uds_mode = 660", "tidegate.toml:uds_mode is 660: a decimal", 'such as "0660"'),
             ("port = ", "tidegate.toml is not valid TOML", ""),
             ("[port]\na = 1", "tidegate.toml:port is {'a': 1}: not a whole number.", ""),
         ],
@@ -201,6 +218,10 @@ class TestFiles:
         error = mistake({}, {}, here)
         assert message in error.message
         assert hint in error.hint
+
+    def test_a_mode_that_is_overruled_is_not_looked_at(self, here: Path) -> None:
+        (here / "tidegate.toml").write_text("umask = 27\n")
+        assert resolve({"umask": "077"}, {}, here).config.umask == 0o77
 
     def test_a_project_that_does_not_speak_of_us(self, here: Path) -> None:
         (here / "pyproject.toml").write_text("[this is = not TOML")
@@ -325,7 +346,8 @@ class TestDescribe:
         rows = self.printed(here, {"workers": "auto", "umask": "0027", "user": "www-data"})
         assert rows["workers"] == ["auto", "--workers"]
         assert rows["supervise"] == ["none", "default"]  # it follows from the others
-        assert rows["umask"] == ["27", "--umask"]
+        assert rows["umask"] == ["0027", "--umask"]
+        assert rows["uds_mode"] == ["0660", "default"]
         assert rows["user"] == ["www-data", "--user"]
         assert rows["limit_max_memory"] == ["none", "default"]
 

@@ -75,6 +75,18 @@ def test_the_notes_say_what_was_found_and_passed_over(tmp_path):
     assert "Passed over server.py: SyntaxError, line 1" in notes[2]
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("async def app(scope, receive, send): ...\n", "Found main:app, an ASGI application"),
+        ("from esmerald import Esmerald\napp = Esmerald()\n", "main:app, an Esmerald application"),
+        ("from quart import Quart\napp = Quart(__name__)\n", "main:app, a Quart application"),
+    ],
+)
+def test_the_note_speaks_english(tmp_path, source, said):
+    assert said in search(str(write(tmp_path, {"main.py": source}))).notes[0]
+
+
 def test_other_files_are_not_even_read_where_a_usual_one_holds_an_application(tmp_path):
     files = {"main.py": APP, "other.py": APP, "broken.py": "def broken(:\n"}
     assert len(search(str(write(tmp_path, files))).notes) == 1

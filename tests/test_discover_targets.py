@@ -303,6 +303,7 @@ class TestBrokenImports:
         assert "tg_broken has a syntax error" in error.message
         assert "line 2" in error.message and "^" in error.message
         assert error.message.count("File ") == 1
+        assert error.hint == "Correct the line above, then try again."
 
     def test_a_syntax_error_further_in_names_that_file(self, here):
         error = self.error(here, "import tg_inner", tg_inner="def f(:\n")
@@ -318,6 +319,17 @@ class TestBrokenImports:
     def test_the_distribution_has_another_name(self, here):
         source = "raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')"
         assert "pip install opencv-python" in self.error(here, source).hint
+
+    def test_a_file_of_ones_own_that_is_gone(self, here):
+        hint = self.error(here, "import tg_helper").hint
+        assert "pip install tg_helper` installs it" in hint
+        assert hint.endswith(", or put tg_helper.py back, if it was a file of yours.")
+
+    @pytest.mark.parametrize("name", ["whitenoise", "yaml", "Gone", "tg_gone.part"])
+    def test_what_can_be_no_file_of_ones_own(self, here, name):
+        source = f"raise ModuleNotFoundError('No module named {name}', name='{name}')"
+        hint = self.error(here, source).hint
+        assert hint.endswith("installs it, if it is a package from outside.")
 
     def test_a_local_module_misspelt_inside(self, here):
         error = self.error(here, "import tg_settigns", tg_settings="")
@@ -337,6 +349,13 @@ class TestBrokenImports:
     def test_a_module_that_exits(self, here):
         error = self.error(here, "import sys\nsys.exit('usage: broken')")
         assert "ended the process" in error.message and "usage: broken" in error.message
+        assert error.hint.startswith("The application ended itself: do what it says. If it did so")
+        assert '`if __name__ == "__main__":`' in error.hint
+
+    def test_a_module_that_exits_without_a_word(self, here):
+        error = self.error(here, "import sys\nsys.exit(4)")
+        assert "(exit 4)" in error.message
+        assert error.hint.startswith("The application ended itself: see what it printed. If it")
 
     def test_a_long_recursion_is_cut(self, here):
         error = self.error(here, "def f():\n    return f()\nf()\n")

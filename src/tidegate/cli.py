@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.config import describe, resolve
 from tidegate.config.fields import GROUPS
 from tidegate.config.kinds import Choice, Many, Path, Switch
-from tidegate.config.option import flag_of, near, option_of, show_option
+from tidegate.config.option import flag_of, near_option, option_of, show_option
 from tidegate.config.sources import FIELDS
 from tidegate.errors import ConfigurationError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import click
 
 _COMPLETION = "_TIDEGATE_COMPLETE"
+_EXTRA = "extra words"
 _COLUMN = 32  # where the help texts begin, of 80
 _ABOUT = """\
 Serve a Python web application. APP says where it is, as in main:app or mysite.asgi:application;
@@ -95,20 +96,29 @@ def read_with_click(words: Sequence[str]) -> dict[str, Any] | int:
 
     try:
         outcome = _command().main(list(words), prog_name="tidegate", standalone_mode=False)
+    except click.Abort:  # which is what click makes of it
+        raise KeyboardInterrupt from None
     except click.NoSuchOption as error:
-        hint = near(error.option_name, [*_flags(), *(flag_of(name) for name, _ in _ALSO)])
+        known = [*_flags(), *(flag_of(name) for name, _ in _ALSO)]
+        names = [flag[2:].replace("-", "_") for flag in known]
+        hint = near_option(error.option_name, names, flag_of)
         raise ConfigurationError(
             f"There is no option {error.option_name}.",
             hint.strip() or "tidegate --help lists the options.",
         ) from None
     except click.UsageError as error:
-        if mistake := mistaken_command([word for word in words if not word.startswith("-")]):
+        if mistake := mistaken_command(_bare(words)):
             raise mistake from None
         raise ConfigurationError(
             error.format_message(), "tidegate --help lists the options."
         ) from None
     if isinstance(outcome, int):
         return outcome
+    if extra := outcome.pop(_EXTRA):
+        raise mistaken_command(_bare(words)) or ConfigurationError(
+            f"One application only: {extra[0]!r} is too many.",
+            "Leave it out, or quote it together with the value it belongs to.",
+        )
     said = {name: value for name, value in outcome.items() if value not in (None, ())}
     for name, value in said.items():
         if value in _flags():
@@ -117,6 +127,10 @@ def read_with_click(words: Sequence[str]) -> dict[str, Any] | int:
                 f"Give it one, or write {flag_of(name)}={value} if that is what you mean.",
             )
     return said
+
+
+def _bare(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-")]
 
 
 def _act(said: dict[str, Any], on_started: Callable[[], None] | None) -> int:
@@ -185,9 +199,9 @@ def _command() -> click.Command:
     return Command(
         "tidegate",
         params=params,
-        callback=lambda **said: said,
+        callback=click.pass_context(lambda context, **said: {**said, _EXTRA: context.args}),
         help=_ABOUT,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True},
     )
 
 

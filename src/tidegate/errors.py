@@ -20,6 +20,10 @@ class ConfigurationError(TidegateError):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        """Both: at the foot of a traceback in somebody's own code nothing else is shown."""
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
 
 class ApplicationError(TidegateError, RuntimeError):
     """The application broke the ASGI contract; raised out of its `send()` or `receive()`."""

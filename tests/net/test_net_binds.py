@@ -240,7 +240,9 @@ def test_a_port_in_use_names_its_holder_and_the_way_out():
     assert f"port {port} is already in use" in caught.value.message
     if os.path.exists("/proc/net/tcp"):
         assert f"(process {os.getpid()})" in caught.value.message
-    assert "--port" in caught.value.hint
+    assert caught.value.hint == (
+        "Stop the program that listens there, or choose another port with --port or --bind."
+    )
 
 
 @needs_ipv6

@@ -127,6 +127,15 @@ def test_json_has_null_for_a_client_without_address():
     assert json.loads(render("json", entry(client="")))["client"] is None
 
 
+@pytest.mark.parametrize("colors", [False, True])
+def test_no_status_is_a_dash_where_a_request_ended_without_an_answer(colors):
+    unanswered = entry(status=0, size=0)
+    assert ' HTTP/1.1" - 0B ' in render("default", unanswered, colors=colors)
+    assert render("common", unanswered, colors=colors).endswith(' HTTP/1.1" - -\n')
+    assert render("{status}", unanswered, colors=colors) == "-\n"
+    assert json.loads(render("json", unanswered, colors=colors))["status"] is None
+
+
 # --- templates
 
 

@@ -35,6 +35,7 @@ from tidegate.config.particular import (
     HeaderField,
     LogConfig,
     NamedCertificate,
+    Pattern,
     Port,
     RootPath,
     TlsVersion,
@@ -109,7 +110,7 @@ class Config(Settings):
     uds: str | None = option(
         None, NewFile("the path of a socket", _LONGEST_SOCKET_PATH), LISTEN, "Unix socket instead"
     )
-    uds_mode: int = option(0o660, Mode(), LISTEN, "Permissions of Unix sockets")
+    uds_mode: int = option(0o660, Mode("0660"), LISTEN, "Permissions of Unix sockets")
     fd: int | None = option(None, Whole(0), LISTEN, "Inherited socket instead")
     bind: tuple[str, ...] = option(
         (),
@@ -259,7 +260,7 @@ class Config(Settings):
     group: str | None = option(
         None, Account("the name or number of a group"), OPERATIONS, "Group to serve as"
     )
-    umask: int | None = option(None, Mode(), OPERATIONS, "Permissions new files do not get")
+    umask: int | None = option(None, Mode("0027"), OPERATIONS, "Permissions new files do not get")
     health_bind: tuple[str, ...] = option(
         (),
         Many(Text("HOST:PORT or unix:PATH", metavar="WHERE")),
@@ -278,10 +279,10 @@ class Config(Settings):
         (), Many(Folder()), RELOAD, "Directory to watch, instead of the working one"
     )
     reload_include: tuple[str, ...] = option(
-        (), Many(Text("a pattern")), RELOAD, "Beside *.py: a pattern such as *.html, or a directory"
+        (), Many(Pattern()), RELOAD, "Beside *.py: a pattern such as *.html, or a directory"
     )
     reload_exclude: tuple[str, ...] = option(
-        (), Many(Text("a pattern")), RELOAD, "Files or directories that do not count"
+        (), Many(Pattern()), RELOAD, "Files or directories that do not count"
     )
     reload_delay: float = option(0.25, Duration(), RELOAD, "How long to wait for further changes")
     http: str = option(
@@ -342,7 +343,7 @@ class Config(Settings):
             raise ConflictError(
                 "app",
                 "is an object, and a supervisor needs its name: each worker imports it anew.",
-                'Give it as a text: tidegate.run("main:app", workers=4).',
+                f'Give its name: tidegate.run("main:app", {self._workers_said()}).',
             )
         if self.preload and self.reload:
             raise ConflictError(
@@ -350,6 +351,11 @@ class Config(Settings):
                 "and --reload exclude each other: one keeps the code, the other replaces it.",
                 "Leave out --preload while you write.",
             )
+
+    def _workers_said(self) -> str:
+        if self.workers != 1:
+            return f"workers={self.workers}" if self.workers else 'workers="auto"'
+        return "reload=True" if self.reload else "..."
 
     def _needing_supervisor(self) -> list[str]:
         """The options, as flags, that one process alone could not heed."""

@@ -109,13 +109,30 @@ class Whole(Kind):
         raise WrongValueError("not a whole number", f"Right would be {self.right}.")
 
 
+class _Bare(int):
+    """A number as it stands in a TOML file, without quotes."""
+
+
 class Mode(Kind):
-    """Permission bits, written in octal as chmod does."""
+    """Permission bits, written in octal as chmod does, always with four digits when shown."""
 
     metavar = "MODE"
-    right = "permissions in octal, such as 660 or 0o660"
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+        self.right = f"permissions in octal, such as {example}"
+
+    def from_toml(self, value: object) -> object:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        return _Bare(value) if number else value  # type: ignore[call-overload]
 
     def read(self, value: object) -> int:
+        if isinstance(value, _Bare):
+            # 0o027 comes out of the parser as 23, so nothing tells it from a 23 meant as 023.
+            raise WrongValueError(
+                f"a decimal number in TOML, octal {value:04o}",
+                f'Write it in octal and in quotes, such as "{self.example}".',
+            )
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
             return value
         if isinstance(value, str) and re.fullmatch(r"\s*(0o)?0?[0-7]{1,3}\s*", value):
@@ -123,7 +140,7 @@ class Mode(Kind):
         raise WrongValueError("not a file mode", f"Right would be {self.right}.")
 
     def show(self, value: Any) -> str:
-        return f"{value:o}"
+        return f"{value:04o}"
 
 
 class _Measure(Kind):

@@ -7,7 +7,7 @@ idempotent: what a kind has read it reads again unchanged, so a value may come f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
@@ -40,6 +40,10 @@ class Kind:
     def show(self, value: Any) -> str:
         """The value as a user would write it."""
         return str(value)
+
+    def from_toml(self, value: object) -> object:
+        """The value as a TOML file has it, in the form that `read` takes."""
+        return value
 
     def beside(self, value: object, folder: str) -> object:
         """The value as given, with a path in it taken as relative to `folder`."""
@@ -125,7 +129,7 @@ class Settings:
             raise TypeError(f"the option {name!r} is given twice")
         said |= more
         for name in said.keys() - set(names):
-            raise TypeError(f"there is no option {name!r}.{near(name, names)}")
+            raise TypeError(f"there is no option {name!r}.{near_option(name, names)}")
         for named in own:
             value = said.get(named.name, named.default)
             if value is not named.default:
@@ -163,12 +167,39 @@ def _values(of: object) -> tuple[Any, ...]:
     return tuple(getattr(of, named.name) for named in _options(of))
 
 
+# What other servers call it, Gunicorn before all, and a slip that is near to too much.
+_ELSEWHERE = {
+    "b": "bind",
+    "chdir": "app_dir",
+    "graceful_timeout": "timeout_graceful_shutdown",
+    "keep_alive": "timeout_keep_alive",
+    "keepalive": "timeout_keep_alive",
+    "max_requests": "limit_max_requests",
+    "max_requests_jitter": "limit_max_requests_jitter",
+    "pid": "pid_file",
+    "pidfile": "pid_file",
+    "timeout": "timeout_worker_healthcheck",
+    "w": "workers",
+    "worker": "workers",
+}
+
+
 def near(word: str, known: Sequence[str]) -> str:
     """' Did you mean ...?' with the closest of the known words, or nothing."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=3, cutoff=0.6)
     return f" Did you mean {listed(close)}?" if close else ""
+
+
+def near_option(word: str, names: Sequence[str], shown: Callable[[str], str] = str) -> str:
+    """The same for what is no option, in whichever spelling; `shown` writes the option's name."""
+    from difflib import get_close_matches
+
+    said = word.lstrip("-").replace("-", "_").lower()
+    known = _ELSEWHERE.get(said)
+    close = [known] if known else get_close_matches(said, names, n=3, cutoff=0.6)
+    return f" Did you mean {listed([shown(name) for name in close])}?" if close else ""
 
 
 def listed(words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -221,6 +222,36 @@ class Folder(Path):
     """A directory by its path; whether it is there matters only to who watches it."""
 
     right = "a directory"
+
+
+class Pattern(Text):
+    """A glob or a directory for `--reload`: one that nothing can match is a mistake.
+
+    A bracket that is never closed is no such: it stands for itself, as in the shell.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a pattern such as *.html or templates/*.html, or a directory")
+
+    def read(self, value: object) -> str:
+        text = super().read(value)
+        if not os.path.isdir(text) and not self._may_match(text):
+            raise WrongValueError("no file can ever match that", f"Right would be {self.right}.")
+        return text
+
+    @staticmethod
+    def _may_match(text: str) -> bool:
+        from fnmatch import translate
+
+        parts = text.replace(os.sep, "/").rstrip("/").split("/")
+        if parts[0] == "..":  # which is resolved
+            parts = os.path.normpath(text).replace(os.sep, "/").split("/")
+        while parts and parts[0] in ("", ".", ".."):
+            del parts[0]
+        # `(?!)` is what a range such as [z-a] becomes; a real parenthesis would be escaped
+        return bool(parts) and all(
+            part not in ("", ".", "..") and "(?!)" not in translate(part) for part in parts
+        )
 
 
 class TlsVersion(Whole):

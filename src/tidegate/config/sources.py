@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from tidegate.config.fields import GROUPS, Config, ConflictError
 from tidegate.config.option import (
     flag_of,
-    near,
+    near_option,
     option_of,
     read_option,
     show_option,
@@ -47,7 +47,7 @@ def resolve(
     unknown = [name for name in flags if name not in FIELDS]
     if unknown:
         raise ConfigurationError(
-            f"There is no option {unknown[0]!r}.", near(unknown[0], list(FIELDS)).strip()
+            f"There is no option {unknown[0]!r}.", near_option(unknown[0], list(FIELDS)).strip()
         )
     said: Layer = {name: (value, origin(name)) for name, value in flags.items()}
     variables = _from_environ(environ, "$")
@@ -182,22 +182,24 @@ def _checked(table: Mapping[str, object], path: str, cwd: str) -> Layer:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in FIELDS:
-            hint = near(name, list(FIELDS)).strip() or "tidegate --help lists the options."
+            hint = near_option(name, list(FIELDS)).strip() or "tidegate --help lists the options."
             raise ConfigurationError(f"{shown}: there is no option {key!r}.", hint)
         if name in found:
             raise ConfigurationError(f"{shown}: {name} is there twice.", "Keep one of them.")
-        given = value if folder == cwd else option_of(FIELDS[name]).kind.beside(value, folder)
-        found[name] = (given, f"{shown}:{key}")
+        kind = option_of(FIELDS[name]).kind
+        given = kind.from_toml(value)
+        found[name] = (given if folder == cwd else kind.beside(given, folder), f"{shown}:{key}")
     return found
 
 
 def _strange(environ: Mapping[str, str]) -> Iterable[str]:
     """A sentence for each variable that is nearly, but not quite, one of ours."""
-    ours = [name.upper() for name in FIELDS]
+    names = list(FIELDS)
+    ours = set(map(variable_of, names))
     for variable in environ:
         name = variable.removeprefix("TIDEGATE_")
-        if name == variable or name in ours:
+        if name == variable or variable in ours:
             continue
-        hint = near(name, ours)
+        hint = near_option(name, names, variable_of)
         if hint:
             yield f"${variable} is not read by Tidegate.{hint}"

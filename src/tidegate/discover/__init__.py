@@ -49,6 +49,25 @@ def discover(
 
     `target` is an import string, a path, an application object, or None to search in `app_dir`.
     """
+    try:
+        return _discover(target, app_dir, cwd, factory=factory, interface=interface)
+    except PermissionError as error:  # ours, from reading: what an application raises is wrapped
+        from tidegate.discover.nearby import barred, not_readable
+
+        shut = barred(os.path.abspath(error.filename)) if isinstance(error.filename, str) else ""
+        if not shut:
+            raise
+        raise not_readable(shut, "The application cannot be loaded: ") from error
+
+
+def _discover(
+    target: object | str | None,
+    app_dir: str,
+    cwd: Path | None,
+    *,
+    factory: bool,
+    interface: str,
+) -> Found:
     if interface == "wsgi":
         raise ConfigurationError(
             "--interface wsgi: this release serves ASGI; WSGI comes with a later one.",
@@ -78,6 +97,10 @@ def discover(
 def _base(here: str, app_dir: str) -> str:
     base = os.path.normpath(os.path.join(here, app_dir))
     if not os.path.isdir(base):
+        from tidegate.discover.nearby import barred, not_readable
+
+        if shut := barred(base):
+            raise not_readable(shut, f"{base} cannot be looked into: ")
         raise ConfigurationError(
             f"--app-dir {app_dir}: there is no such directory in {here}.",
             "Give the directory that the application is imported from; it defaults to the "

@@ -52,10 +52,13 @@ def factory_failure(error: BaseException, name: str) -> ConfigurationError:
 
 
 def _ended(error: SystemExit, what: str) -> ConfigurationError:
-    said = f" and said: {error.code}" if isinstance(error.code, str) else f" (exit {error.code!r})"
+    text = isinstance(error.code, str)
+    said = f" and said: {str(error.code).rstrip('.')}" if text else f" (exit {error.code!r})"
     return ConfigurationError(
         f"{what}{said}.\n\n{shortened(error)}",
-        'Move what parses arguments or exits under `if __name__ == "__main__":`.',
+        f"The application ended itself: {'do what it says' if text else 'see what it printed'}. "
+        "If it did so as a script, by parsing arguments for example, move that part under "
+        '`if __name__ == "__main__":`.',
     )
 
 
@@ -86,7 +89,7 @@ def _hint(error: BaseException, module: str, base: str) -> str:
             'under `if __name__ == "__main__":`.'
         )
     if isinstance(error, SyntaxError):
-        return "Correct the line above and start again."
+        return "Correct the line above, then try again."
     if isinstance(error, ImportError) and "circular import" in text:
         return "Two modules import each other: move one of the imports into the function using it."
     return "The application's own code raised this; Tidegate only imported it."

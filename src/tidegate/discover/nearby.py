@@ -28,6 +28,14 @@ _DISTRIBUTIONS = {
     "rest_framework": "djangorestframework", "sentry_sdk": "sentry-sdk",
     "sklearn": "scikit-learn", "socketio": "python-socketio", "yaml": "PyYAML",
 }  # fmt: skip
+# Known by one name for both: nobody has lost a file that is called so.
+_PACKAGES = _DISTRIBUTIONS.keys() | {
+    "aiohttp", "alembic", "anyio", "asgiref", "asyncpg", "boto3", "celery", "channels", "django",
+    "fastapi", "flask", "gunicorn", "httpx", "jinja2", "litestar", "numpy", "orjson", "pandas",
+    "psycopg", "pydantic", "pydantic_settings", "pymongo", "quart", "redis", "requests",
+    "sqlalchemy", "sqlmodel", "starlette", "strawberry", "structlog", "tortoise", "uvicorn",
+    "uvloop", "whitenoise",
+}  # fmt: skip
 _SKIPPED = {"node_modules", "__pycache__", "site-packages", "build", "dist"}
 
 
@@ -82,8 +90,47 @@ def directories_in(base: str) -> list[str]:
     ]
 
 
+def barred(path: str) -> str:
+    """What on the way to `path`, or at its end, this user may not read; "" if that is not why."""
+    way = [path]
+    while way[0] != os.path.dirname(way[0]):
+        way.insert(0, os.path.dirname(way[0]))
+    for each in way:
+        if not os.path.lexists(each):
+            return ""
+        last = os.R_OK * (each == path)
+        if not os.access(each, os.X_OK | last if os.path.isdir(each) else last):
+            return each
+    return ""
+
+
+def not_readable(shut: str, lead: str = "") -> ConfigurationError:
+    """`shut` is what `barred` has found; `lead` says what was looked for."""
+    user, right = _user(), "o+rx" if os.path.isdir(shut) else "o+r"
+    return ConfigurationError(
+        f"{lead}{user} may not read {shut}.",
+        f"Let that user read it (`chmod {right} {shut}`, or another owner by chown), or put the "
+        "application where it may.",
+    )
+
+
+def _user() -> str:
+    """Who this process is, by name; by number where nobody has given that one a name."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return "this user"
+    number = os.geteuid()
+    try:
+        return f"the user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"the user {number}"
+
+
 def no_such_module(missing: str, target: Target, base: str) -> ConfigurationError:
     """The module that was named is not there: where it may be instead."""
+    if shut := barred(base):
+        return not_readable(shut, f"The module {missing!r} cannot be looked for: ")
     message = f"There is no module {missing!r} in {base}"
     parent, _, last = target.module.rpartition(".")
     attribute = f":{target.attribute}" if target.attribute else ""
@@ -122,6 +169,8 @@ def _elsewhere(module: str, base: str) -> str:
 
 def no_such_file(place: str, here: str) -> ConfigurationError:
     """A path was named, and there is nothing at it."""
+    if shut := barred(os.path.dirname(os.path.normpath(os.path.join(here, place)))):
+        return not_readable(shut, f"The file {place} cannot be looked for: ")
     name = os.path.basename(place)
     found = []
     for directory in [here, *directories_in(here)]:
@@ -191,11 +240,13 @@ def missing_import(missing: str, module: str, base: str) -> str:
     if rest and exists(top, base):
         return f"{module} was found; there is no {missing} in {exists(top, base)}."
     distribution = _DISTRIBUTIONS.get(top, top)
+    own = missing.islower() and missing.isidentifier() and missing not in _PACKAGES
     return (
         f"{module} was found; {missing}, which it needs, is not installed for "
         f"{sys.executable}. {_environment(base)}"
         f"`{os.path.basename(sys.executable) or 'python'} -m pip install {distribution}` "
-        "installs it, if it is a package from outside."
+        f"installs it, if it is a package from outside"
+        f"{f', or put {missing}.py back, if it was a file of yours' * own}."
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tidegate.discover import nearby
 from tidegate.discover.django import Project, project_in
 from tidegate.discover.loading import NAMES
+from tidegate.discover.shape import article
 from tidegate.discover.source import Candidate, Kind, scan
 from tidegate.discover.target import Target, module_for
 from tidegate.errors import ConfigurationError
@@ -60,10 +61,9 @@ class _Hit(NamedTuple):
         return NAMES.index(name) if name in NAMES else len(NAMES)
 
     def __str__(self) -> str:
-        framework = self.candidate.framework
         made = self.candidate.kind is Kind.FACTORY
-        kind = f"a {framework}" if framework else "an"
-        return f"{self.target.text}, {kind} {'factory' if made else 'application'}"
+        noun = f"{self.candidate.framework} {'factory' if made else 'application'}".lstrip()
+        return f"{self.target.text}, {article(noun)} {noun}"
 
 
 def search(base: str, *, factory: bool = False) -> Choice:

@@ -214,10 +214,15 @@ def describe(thing: Any) -> str:
         return f"the class {thing.__name__}"
     framework = framework_of(thing)
     if framework and callable(thing):
-        return f"a {framework} application"
+        return f"{article(framework)} {framework} application"
     signature = signature_of(thing) if callable(thing) else None
     if inspect.isroutine(thing) and signature is not None:
         word = "async function" if is_async(thing) else "function"
         return f"the {word} {getattr(thing, '__name__', '')}{signature}"
     kind = type(thing).__name__
-    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind} object"
+    return f"{article(kind)} {kind} object"
+
+
+def article(noun: str) -> str:
+    """ "a" or "an", by the first letter."""
+    return "an" if noun[:1].lower() in "aeiou" else "a"

@@ -176,19 +176,28 @@ def open_listeners(
 
     Of what a predecessor has left to us, the same bind takes what it had there.
     """
+    left = list(inherited)
     opened: list[Listener] = []
     try:
         for bind in binds:
-            name = str(bind)
-            found = [one for one in inherited if one.bind == name]
-            for listener in found or open_listener(bind, backlog, uds_mode):
-                listener.bind = name
+            for listener in _take(bind, left) or open_listener(bind, backlog, uds_mode):
+                listener.bind = str(bind)
                 opened.append(listener)
     except BaseException:
         for listener in opened:
             listener.close()
         raise
     return opened
+
+
+def _take(bind: Bind, left: list[Listener]) -> list[Listener]:
+    """Take out what this bind had; of those that are written alike, the first has the first."""
+    found = [one for one in left if one.bind == str(bind)]
+    if bind.kind is BindKind.TCP:  # what stems from one bind has one port, also with port 0
+        found = [one for one in found if one.server[1] == found[0].server[1]]
+    for listener in found:
+        left.remove(listener)
+    return found
 
 
 def open_listener(bind: Bind, backlog: int, uds_mode: int) -> list[Listener]:
@@ -301,12 +310,12 @@ def _explain_tcp(bind: Bind, port: int, error: OSError) -> ConfigurationError:
         holder = _holder(port)
         return ConfigurationError(
             f"{where}port {port} is already in use{f' by {holder}' if holder else ''}.",
-            "Another server is running there? Stop it, or choose another port with --port.",
+            "Stop the program that listens there, or choose another port with --port or --bind.",
         )
     if error.errno in {errno.EACCES, errno.EPERM}:
         return ConfigurationError(
             f"{where}this user may not open port {port}.",
-            "Choose a port from 1024 up (--port 8000), or give the right to open low ones: "
+            "Choose a port from 1024 up, such as 8000, or give the right to open low ones: "
             "AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit, or socket activation.",
         )
     if error.errno in _NOT_HERE:
@@ -396,7 +405,7 @@ def _remove_stale(bind: Bind) -> None:
     if alive:
         raise ConfigurationError(
             f"Cannot listen on {bind}: another server answers on that socket.",
-            "Stop it, or choose another path with --uds.",
+            "Stop it, or choose another path.",
         )
     now = os.lstat(bind.path)
     if (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino):  # not one born meanwhile
@@ -421,7 +430,7 @@ def _explain_unix(bind: Bind, error: OSError) -> ConfigurationError:
             f"{where}the path is longer than the system allows (107 bytes).",
             "Choose a shorter one, under /run for example.",
         )
-    return ConfigurationError(f"{where}{error.strerror}.", "Choose another path with --uds.")
+    return ConfigurationError(f"{where}{error.strerror}.", "Choose another path.")
 
 
 # -- inherited -------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tidegate.net.binds import binds_of, check_apart, open_listeners, parse_bind
+from tidegate.net.binds import binds_of, open_listeners
+from tidegate.net.health_binds import health_binds, open_health_listeners
 from tidegate.net.listener import Listener
 
 if TYPE_CHECKING:
@@ -16,14 +17,18 @@ class Sockets:
     """The listeners of the application, and those for health checks."""
 
     def __init__(self, config: Config, inherited: Sequence[Listener] = ()) -> None:
-        health = [parse_bind(text) for text in config.health_bind]
-        binds = [*binds_of(config), *health]
-        check_apart(binds)
-        opened = open_listeners(binds, config.backlog, config.uds_mode, inherited)
-        names = {str(bind) for bind in health}
-        self.serving = [one for one in opened if one.bind not in names]
-        self.health = [one for one in opened if one.bind in names]
-        self._dropped = [one for one in inherited if one not in opened]
+        serving = binds_of(config)
+        health = health_binds(config.health_bind, serving)
+        self.serving = open_listeners(serving, config.backlog, config.uds_mode, inherited)
+        left = [one for one in inherited if one not in self.serving]
+        try:
+            self.health = open_health_listeners(
+                health, self.serving, config.backlog, config.uds_mode, left
+            )
+        except BaseException:
+            self._close(self.serving)
+            raise
+        self._dropped = [one for one in left if one not in self.health]
 
     @property
     def all(self) -> list[Listener]:
@@ -33,6 +38,10 @@ class Sockets:
         """What was inherited is ours; what of it nobody wants any more is closed."""
         for listener in (*self.all, *self._dropped):
             listener.take_over()
+        self.close_dropped()
+
+    def close_dropped(self) -> None:
+        """Let go of what nobody wants any more, here; who connects there is to be turned away."""
         self._close(self._dropped)
 
     def stop_serving(self) -> None:

@@ -94,7 +94,7 @@ class AccessLog:
         self.needs_headers = formatter.needs_headers
         self._lines = formatter.lines
         self._write = write
-        self._paint: dict[int, str] = _Painted() if colors else _Plain()
+        self._paint: dict[int, str] = _Painted(_UNANSWERED) if colors else _Plain(_UNANSWERED)
         self._entries: list[Entry] = []
         self._lost = 0
 
@@ -232,7 +232,7 @@ def _json_formatter() -> Formatter:
             f',"client":{encode_basestring_ascii(client) if client else "null"}'
             f',"method":{encode_basestring_ascii(method)}'
             f',"path":{quote(path)},"query":{quote(query)},"version":"{version}"'
-            f',"status":{status},"size":{size},"duration_ms":{seconds * 1000:.2f}'
+            f',"status":{status or "null"},"size":{size},"duration_ms":{seconds * 1000:.2f}'
             f',"request_id":{quote(identity if _SANE_REQUEST_ID.fullmatch(identity) else None)}'
             f',"referer":{quote(found.get(b"referer"))}'
             f',"user_agent":{quote(found.get(b"user-agent"))}}}\n'
@@ -305,6 +305,10 @@ _HELPERS = {
     "iso_time": _iso_time,
     "common_time": _common_time,
 }
+
+
+# The status of a request that was ended by force, before there was an answer.
+_UNANSWERED = {0: "-"}
 
 
 class _Plain(dict[int, str]):
