@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tidegate.config import Config
@@ -14,7 +14,7 @@ from tidegate.version import __version__
 
 if TYPE_CHECKING:
     from tidegate.discover import Found
-    from tidegate.net.listener import Listener
+    from tidegate.net.sockets import Sockets
     from tidegate.observe.access_log import AccessLog
     from tidegate.observe.logs import AccessWriter
     from tidegate.serving.worker import Worker
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("tidegate")
 
 
-def set_up_logs(config: Config, *, label: str = "") -> None:
+def set_up_logs(config: Config) -> None:
     """Unless whoever embeds the server has configured its logger already."""
     from tidegate.observe import logs
 
-    if label or config.log_config is not None or not (log.handlers or log.level):
-        logs.setup(config.log_level, config.log_config, config.use_colors, label=label)
+    if config.log_config is not None or not (log.handlers or log.level):
+        logs.setup(config.log_level, config.log_config, config.use_colors)
 
 
 def find(config: Config) -> Found:
@@ -99,6 +99,10 @@ class AccessLogs:
         if self._writer is not None:
             self._writer.reopen()
 
+    def flush(self) -> None:
+        if self.log is not None:
+            self.log.flush()
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
@@ -110,7 +114,13 @@ async def start(worker: Worker) -> bool:
         return False  # an orphan, too: whoever serves here now has the listeners to itself
     starting = asyncio.ensure_future(worker.start())
     stopped = asyncio.ensure_future(worker.stopped())
-    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:  # Ctrl+C before there is a handler for it
+        starting.cancel()
+        stopped.cancel()
+        await asyncio.wait({starting, stopped})
+        raise
     if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
@@ -120,19 +130,22 @@ async def start(worker: Worker) -> bool:
     return True
 
 
-def announce(config: Config, facts: dict[str, Any], listeners: Sequence[Listener]) -> None:
+def announce(config: Config, facts: dict[str, Any], sockets: Sockets) -> None:
     """The banner: what runs, what it serves, and where."""
     from tidegate.observe.logs import address_url, banner
+    from tidegate.serving.health import LIVE, READY
 
     tls = config.ssl_certfile is not None
+    health = [address_url(one.sock.getsockname(), tls=False) for one in sockets.health]
     lines = banner(
         version=__version__,
         loop=facts["loop"],
         poller=facts["poller"],
         app=facts["app"],
         kind=facts["kind"],
-        listening=[address_url(one.sock.getsockname(), tls=tls) for one in listeners],
+        listening=[address_url(one.sock.getsockname(), tls=tls) for one in sockets.serving],
         protocols=("HTTP/1.1", "HTTP/2") if config.http2 else ("HTTP/1.1",),
+        health=[f"{url} ({READY}, {LIVE})" for url in health],
         interactive=sys.stdin is not None and sys.stdin.isatty(),
     )
     for line in lines:

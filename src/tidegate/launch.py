@@ -28,6 +28,8 @@ from tidegate.net.listener import Listener
 
 if TYPE_CHECKING:
     from tidegate.discover import Found
+    from tidegate.net.sockets import Sockets
+    from tidegate.process.lone import Lone
     from tidegate.serving.worker import Worker
 
 log = logging.getLogger("tidegate")
@@ -60,9 +62,6 @@ class Server:
 
         Raises ConfigurationError where there is nothing to serve or nowhere to listen.
         """
-        from tidegate.net.sockets import Sockets
-        from tidegate.serving.worker import Worker
-
         config = self.config
         if config.supervised:
             raise ConfigurationError(
@@ -74,6 +73,21 @@ class Server:
         for note in (*found.notes, *config.notes()):
             log.info("%s", note)
         access = AccessLogs(config)
+        try:
+            if not handle_signals:
+                return await self._serve(found, access)
+            from tidegate.process.lone import Lone
+
+            with Lone(self, config, log, access) as lone:
+                return await self._serve(found, access, lone)
+        finally:
+            access.close()
+
+    async def _serve(self, found: Found, access: AccessLogs, lone: Lone | None = None) -> bool:
+        from tidegate.net.sockets import Sockets
+        from tidegate.serving.worker import Worker
+
+        config = self.config
         sockets = Sockets(config)
         self.listeners = sockets.serving
         worker = Worker(
@@ -86,19 +100,17 @@ class Server:
             health=sockets.health,
         )
         self._worker = worker
+        ready = None
+        if lone is not None:
+            lone.sockets = sockets
+            ready = lone.ready
         try:
             if self._stop_asked:
                 worker.stop()
-            if not handle_signals:
-                return await self._run(worker, found)
-            from tidegate.process.lone import Lone
-
-            with Lone(self, config, log, access.reopen) as lone:
-                return await self._run(worker, found, lone.ready)
+            return await self._run(worker, found, sockets, ready)
         finally:
             sockets.close()
             await worker.close()
-            access.close()
 
     def stop(self) -> None:
         """Begin the graceful end. To be called in the loop's thread."""
@@ -112,11 +124,15 @@ class Server:
             self._worker.force()
 
     async def _run(
-        self, worker: Worker, found: Found, ready: Callable[[], None] | None = None
+        self,
+        worker: Worker,
+        found: Found,
+        sockets: Sockets,
+        ready: Callable[[], None] | None = None,
     ) -> bool:
         if not await start(worker):
             return False
-        announce(self.config, facts_of(worker, found), self.listeners)
+        announce(self.config, facts_of(worker, found), sockets)
         for tell in (ready, self._on_started):
             if tell is not None:
                 tell()

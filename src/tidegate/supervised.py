@@ -20,18 +20,21 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tidegate.asgi.lifespan import LifespanFailed
 from tidegate.config import Config
 from tidegate.errors import ConfigurationError
-from tidegate.hosting import AccessLogs, announce, facts_of, find, loop_factory, set_up_logs, start
+from tidegate.hosting import AccessLogs, announce, facts_of, find, loop_factory, start
 from tidegate.net.listener import Listener
 from tidegate.net.sockets import Sockets
+from tidegate.observe.logs import set_label, set_up_again
 from tidegate.process.births import Birth, Role, deaf_to_terminal, release_signals
 from tidegate.process.keys import Keys
 from tidegate.process.pid_file import PidFile
 from tidegate.process.post import Post
 from tidegate.process.privileges import Identity, resolve
 from tidegate.process.processors import usable_processors
-from tidegate.process.supervisor import Supervisor
+from tidegate.process.signals import Inbox
+from tidegate.process.supervisor import HANDLED, Supervisor
 from tidegate.process.upgrade import LISTENERS, Upgrade
 from tidegate.serving.worker import Worker
 
@@ -46,13 +49,15 @@ NOT_STARTED = 3  # the exit code of a worker that has said itself why
 
 def supervise(config: Config, *, on_started: Callable[[], None] | None = None) -> int:
     """Serve with workers until a signal ends it; the exit status for the command."""
-    house = _House(config, on_started)
-    try:
-        outcome = house.supervisor.run()
-        if isinstance(outcome, int):
-            return outcome
-    finally:
-        house.close()
+    # from before there is anything to leave behind until nothing is: no signal just ends us
+    with Inbox(HANDLED) as inbox:
+        house = _House(config, on_started, inbox)
+        try:
+            outcome = house.supervisor.run()
+        finally:
+            house.close()
+    if isinstance(outcome, int):
+        return outcome
     return _end_process(_code_of(house, outcome), in_order=house.is_worker)
 
 
@@ -97,12 +102,13 @@ def _end_process(code: int, *, in_order: bool) -> NoReturn:
 class _House:
     """What the supervisor's process has opened, and its children find there."""
 
-    def __init__(self, config: Config, on_started: Callable[[], None] | None) -> None:
+    def __init__(self, config: Config, on_started: Callable[[], None] | None, inbox: Inbox) -> None:
         self._config = config
         self._on_started = on_started
         self._folder = _start_folder()
         self._owner = os.getpid()
         self.is_worker = False  # this process; else it is a supervisor, or serves one
+        self._assumed = False  # the user that serves, in this process
         self._upgrade = upgrade = Upgrade(os.environ, self._folder)
         for note in config.notes():
             log.info("%s", note)
@@ -127,6 +133,7 @@ class _House:
             self._sockets,
             config.workers or usable_processors(),
             log,
+            inbox=inbox,
             upgrade=upgrade,
             reloading=self._reloading,
             keys=self._keys,
@@ -137,7 +144,7 @@ class _House:
         """The first worker serves: say what runs, and where."""
         for note in facts["notes"]:
             log.info("%s", note)
-        announce(self._config, facts, self._sockets.serving)
+        announce(self._config, facts, self._sockets)
         if self._on_started is not None:
             self._on_started()
 
@@ -174,6 +181,7 @@ class _House:
     def become(self, birth: Birth) -> int:
         """Be what this process was forked for; its exit status."""
         _forget_exit_functions()
+        self._sockets.close_dropped()
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             os.environ.pop(name, None)  # the supervisor speaks to systemd, nobody else
         with contextlib.suppress(OSError):
@@ -211,8 +219,12 @@ class _House:
 
         deaf_to_terminal()
         release_signals()
-        self._assume()
         assert self._reloading is not None
+        try:
+            self._renew_logs()
+            self._assume()
+        except ConfigurationError:  # the worker that is not warmed says so
+            return NOT_STARTED
         failed = warm(self._reloading.warmth.names)
         if failed:
             birth.channel.send(f"unfit {json.dumps(failed)}")
@@ -235,7 +247,7 @@ class _House:
     def _work(self, birth: Birth, found: Found | None) -> int:
         self.is_worker = True
         config = self._config
-        set_up_logs(config, label=str(os.getpid()))
+        set_label(str(os.getpid()))
         deaf_to_terminal()
         post = Post(birth, config, self._keys)
         release_signals()
@@ -275,7 +287,7 @@ class _House:
             if self._on_started is not None:
                 self._on_started()
             return 0 if await worker.run() else 1
-        except ConfigurationError as error:
+        except LifespanFailed as error:  # what it waits for may be there in a second
             post.failed(text=_told(error), final=False)
             return NOT_STARTED
         finally:
@@ -287,6 +299,7 @@ class _House:
     def _find(self, failed: Callable[..., None]) -> Found | None:
         """As the user that serves, the application; None once it is said why there is none."""
         try:
+            self._renew_logs()
             self._assume()
             return find(self._config)
         except ConfigurationError as error:
@@ -295,18 +308,30 @@ class _House:
             failed(text=f"The application cannot be loaded.\n{traceback.format_exc()}", final=True)
         return None
 
+    def _renew_logs(self) -> None:
+        """Heed a log configuration that has changed since the start.
+
+        Before there is an application, whose loggers it would silence, and as who we were at the
+        start: the folder of a log file may be root's.
+        """
+        log_config = self._config.log_config
+        if log_config is not None and not self._assumed:
+            set_up_again(log_config)
+
     def _assume(self) -> None:
         """Become the user that serves, where that is another one."""
         if self._identity is None or os.geteuid() != 0:
             return
+        needed = [path for path in (os.__file__, __file__) if os.access(path, os.R_OK)]
         self._identity.assume()
-        if not os.access(os.__file__, os.R_OK):
-            log.warning(
-                "%s may not read Python itself (%s): what is not imported yet will fail. Install "
-                "Python and the application where that user may read them.",
-                self._identity,
-                os.path.dirname(os.__file__),
-            )
+        self._assumed = True
+        for path in needed:  # much of both is imported when it is needed first
+            if not os.access(path, os.R_OK):
+                raise ConfigurationError(
+                    f"Cannot serve as {self._identity}: it may not read {os.path.dirname(path)}.",
+                    "Install Python, Tidegate and the application where that user may read them: "
+                    "below /opt or /usr/local, say, but not in the home of root.",
+                )
 
     def _tell_modules(self, post: Post, reloading: Reloading) -> None:
         from tidegate.process.warming import foreign_modules

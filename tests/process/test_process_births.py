@@ -135,6 +135,36 @@ os.read(done[0], 1)  # until nobody is left
     assert sorted(one["noticed"] for one in told) == [0, 1, 2]
 
 
+def test_a_fork_that_fails_leaves_the_signals_as_they_were():
+    """Else the supervisor would be deaf to all of them, for ever."""
+    told = run(
+        PARENT
+        + """
+def no(): raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = no
+try:
+    births.bear(board.seat(0), 0, 0)
+except OSError:
+    tell(held=list(signal.pthread_sigmask(0, ())))
+"""
+    )
+    assert told == [{"held": []}]
+
+
+def test_a_crash_does_not_wait_for_anybody_to_read_its_stack():
+    told = run(
+        PARENT
+        + """
+def be(birth):
+    tell(waits=os.get_blocking(birth.stack_fd))
+
+bear(0, be)
+ended()
+"""
+    )
+    assert told == [{"waits": False}]
+
+
 def test_signals_are_held_in_a_child_until_it_is_ready_for_them():
     told = run(
         PARENT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 
 import pytest
 from hypothesis import given
@@ -126,17 +128,17 @@ def test_descriptors_come_with_their_lines(pair):
     ours, theirs = pair
     pipes = [os.pipe() for _ in range(3)]
     ours.send("before")
-    ours.send("two", (pipes[0][1], pipes[1][1]))
-    ours.send("one", (pipes[2][1],))
+    ours.send_with("two", (pipes[0][1], pipes[1][1]))
+    ours.send_with("one", (pipes[2][1],))
     ours.send("after")
     for _, writing in pipes:
         os.close(writing)
     assert theirs.receive() == ["before", "two", "one", "after"]
-    assert len(theirs.descriptors) == 3
-    for number, descriptor in enumerate(theirs.descriptors):
+    two, one = theirs.take_descriptors(), theirs.take_descriptors()
+    assert (len(two), len(one), theirs.take_descriptors()) == (2, 1, [])
+    for number, descriptor in enumerate(two + one):
         os.write(descriptor, b"%d" % number)
         os.close(descriptor)
-    theirs.descriptors.clear()
     for number, (reading, _) in enumerate(pipes):
         assert os.read(reading, 10) == b"%d" % number
         os.close(reading)
@@ -144,17 +146,57 @@ def test_descriptors_come_with_their_lines(pair):
 
 def test_received_descriptors_are_not_inherited(pair):
     ours, theirs = pair
-    ours.send("x", (0,))
+    ours.send_with("x", (0,))
     theirs.receive()
-    assert not os.get_inheritable(theirs.descriptors[0])
-    os.close(theirs.descriptors.pop())
+    (descriptor,) = theirs.take_descriptors()
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel tells it in other ways")
+@pytest.mark.parametrize("room", [0, 1])
+def test_descriptors_without_room_do_not_pass_for_the_next_lines(pair, room):
+    ours, theirs = pair
+    ours.send_with("first", (0, 0))
+    free = os.dup(0)
+    os.close(free)  # the lowest number there is
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, limits[1]))
+    try:
+        assert theirs.receive() == ["first"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    ours.send_with("second", (0, 0))
+    assert theirs.receive() == ["second"]
+    came = [theirs.take_descriptors(), theirs.take_descriptors()]
+    assert [len(descriptors) for descriptors in came] == [room, 2]
+    for descriptor in [*came[0], *came[1]]:
+        os.close(descriptor)
+
+
+def test_who_does_not_read_is_not_waited_for(pair, monkeypatch):
+    """And is not taken for gone: it may only be busy."""
+    monkeypatch.setattr("tidegate.process.channel._PATIENCE", 0.01)
+    ours, theirs = pair
+    while not ours.unsent:
+        ours.send("x" * 1000)
+    assert not ours.send_with("files", (0,))
+    assert not ours.ended
+    while ours.unsent:
+        theirs.receive()
+        ours.flush()
+    theirs.receive()
+    assert theirs.take_descriptors() == []
+    assert ours.send_with("files", (0,))
+    assert theirs.receive() == ["files"]
+    os.close(*theirs.take_descriptors())
 
 
 def test_descriptors_nobody_took_end_with_the_channel():
     """An importer's child holds what was meant for its siblings, if they came in one go."""
     ours, theirs = Channel.pair()
     reading, writing = os.pipe()
-    ours.send("x", (writing,))
+    ours.send_with("x", (writing,))
     os.close(writing)
     theirs.receive()
     theirs.close()
@@ -173,13 +215,21 @@ def test_the_last_words_come_before_the_end(pair):
     assert theirs.receive() == []
 
 
-@pytest.mark.parametrize("descriptors", [(), (0,)])
-def test_speaking_to_nobody_is_no_error(pair, descriptors):
+def test_speaking_to_nobody_is_no_error(pair):
     ours, theirs = pair
     theirs.close()
-    ours.send("anybody?", descriptors)
+    ours.send("anybody?")
     assert ours.ended
-    ours.send("once more", descriptors)
+    ours.send("once more")
+    assert not ours.unsent
+
+
+def test_giving_to_nobody_is_no_error(pair):
+    ours, theirs = pair
+    theirs.close()
+    assert ours.send_with("anybody?", (0,))
+    assert ours.ended
+    assert ours.send_with("once more", (0,))
     assert not ours.unsent
 
 

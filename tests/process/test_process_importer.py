@@ -245,9 +245,6 @@ def test_an_importer_that_hangs_in_its_import_does_not_keep_the_supervisor_from_
     told = run(
         PARENT
         + """
-from types import SimpleNamespace
-from tidegate.process.supervisor import Supervisor
-
 born = births.bear(board.seat(0), 1, 0)
 if isinstance(born, Birth):
     signal.alarm(6)
@@ -255,8 +252,108 @@ if isinstance(born, Birth):
     while True:
         signal.pause()
 signal.alarm(3)
-Supervisor._end_importers(SimpleNamespace(births=births, reloading=None))
+births.end_importers()
 tell(ended=True)
+"""
+    )
+    assert told == [{"ended": True}]
+
+
+def test_an_importer_that_can_fork_nobody_says_so():
+    """Whoever is not born would be waited for, for ever."""
+    told = run(
+        PARENT
+        + """
+import errno, resource
+from tidegate.process import importer as module
+said = []
+held = [os.dup(0) for _ in range(3)]
+ours, theirs = Channel.pair()
+loop = ImporterLoop(theirs, board, (), Keys(Config(), handed=False))
+tell(fork=loop._obey("fork 5"))  # its descriptors found no room
+ours.send_with("fork 6", held[:1])  # one of them did
+theirs.receive()
+loop._obey("fork 6")
+def no():
+    raise BlockingIOError(errno.EAGAIN, "too many processes")
+module.fork = no
+ours.send_with("fork 7", held[:2])
+before = len(inodes())
+theirs.receive()
+loop._obey("fork 7")
+tell(said=ours.receive(), closed=len(inodes()) == before)
+"""
+    )
+    assert told == [
+        {"fork": None},
+        {
+            "said": [
+                "unborn 5 no descriptor is free in the importer",
+                "unborn 6 no descriptor is free in the importer",
+                "unborn 7 too many processes",
+            ],
+            "closed": True,
+        },
+    ]
+
+
+def test_an_importer_that_stands_still_is_killed_with_those_it_should_have_forked():
+    told = run(
+        PARENT
+        + """
+importer = ready()
+served = bear(0)
+listen(lambda: served.pid and heard.get(served))
+os.kill(importer.pid, signal.SIGSTOP)
+unborn = bear(1)
+unborn.kill(signal.SIGKILL)  # there is nobody to kill
+tell(ended=len(births.reap(handles)))
+while not births.reap_importers():
+    select.select([], [], [], 0.01)
+tell(unborn=births.reap(handles) == [unborn], alive=served.pid > 0)
+served.channel.send("end")
+listen(lambda: served.channel.ended)
+"""
+    )
+    assert told == [{"ended": 0}, {"unborn": True, "alive": True}]
+
+
+def test_a_worker_whose_end_its_importer_does_not_tell_is_not_waited_for():
+    told = run(
+        PARENT
+        + """
+importer = ready()
+worker = bear(0)
+listen(lambda: worker.pid and heard.get(worker))
+os.kill(importer.pid, signal.SIGSTOP)
+worker.kill(signal.SIGKILL)
+tell(ended=len(births.reap(handles)), importer=births.reap_importers() == [importer])
+worker.kill(signal.SIGKILL)  # in vain: it is a zombie
+births.reap(handles)
+while not births.reap_importers():
+    select.select([], [], [], 0.01)
+while births.reap(handles) != [worker]:  # its end is its new parent's to take down
+    select.select([], [], [], 0.01)
+tell(over=True)
+"""
+    )
+    assert told == [{"ended": 0, "importer": False}, {"over": True}]
+
+
+def test_an_importer_that_does_not_read_is_not_asked_again():
+    told = run(
+        PARENT
+        + """
+from tidegate.process import channel
+channel._PATIENCE = 0.01
+importer = ready()
+os.kill(importer.pid, signal.SIGSTOP)
+while not importer.channel.unsent:
+    importer.channel.send("x" * 1000)
+handle = bear(0)
+while not births.reap_importers():
+    select.select([], [], [], 0.01)
+tell(ended=births.reap(handles) == [handle])
 """
     )
     assert told == [{"ended": True}]

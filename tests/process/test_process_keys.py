@@ -132,6 +132,6 @@ def test_one_who_is_gone_does_not_keep_it_from_the_others(pems, pupils):
 
 def test_what_comes_where_nobody_wants_it_is_closed():
     reading, writing = os.pipe()
-    Keys(Config(), handed=False).receive(SimpleNamespace(descriptors=[writing]))
+    Keys(Config(), handed=False).receive(SimpleNamespace(take_descriptors=lambda: [writing]))
     assert os.read(reading, 1) == b""
     os.close(reading)

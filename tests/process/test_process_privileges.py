@@ -251,3 +251,24 @@ class TestWithoutRoot:
 def test_its_name_says_who():
     assert str(Identity(7, 8, "web", "/")) == "user web (uid 7, gid 8)"
     assert str(Identity(7, 8, None, "/")) == "user 7 (uid 7, gid 8)"
+
+
+@pytest.mark.parametrize(("held", "warned"), [
+    ("000001ffffffffff", False),
+    ("00000000000000c0", True),  # SETUID and SETGID
+    ("00000000000000e0", False),
+])  # fmt: skip
+@as_root
+def test_root_that_may_not_signal_others_is_told(held, warned, tmp_path, monkeypatch, caplog):
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tpython\nCapPrm:\t000001ffffffffff\nCapEff:\t{held}\n")
+    monkeypatch.setattr("tidegate.process.privileges._CAPABILITIES", str(status))
+    resolve("nobody", None)
+    assert ("CAP_KILL is missing" in caplog.text) is warned
+
+
+@as_root
+def test_where_nobody_tells_of_capabilities_nothing_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("tidegate.process.privileges._CAPABILITIES", "/nowhere")
+    resolve("nobody", None)
+    assert not caplog.text

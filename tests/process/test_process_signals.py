@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import threading
+import traceback
 import types
 
 import pytest
 
 from tidegate.process import signals
-from tidegate.process.signals import ENDING, EndingSignals
+from tidegate.process.signals import ENDING, EndingSignals, Insistence
 
 
 class Asked:
@@ -120,3 +121,84 @@ def test_where_loops_know_no_signals(monkeypatch):
 
     run(test)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# -- a loop that does not turn ---------------------------------------------------------------------
+
+
+def blocked_by(*numbers, patience=0.0, blocks=True):
+    """The signals come while a callback holds the loop; until it is noticed, if it `blocks`.
+
+    What was noticed, and what the loop was told after all.
+    """
+    noticed, there = [], threading.Event()
+    words = []
+
+    def on_blocked(number, frame):
+        noticed.append((number, [one.name for one in traceback.extract_stack(frame)]))
+        there.set()
+
+    async def main():
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        insistence = Insistence(on_blocked)
+        insistence.PATIENCE = patience
+
+        def hear(word):
+            insistence.heard()
+            words.append(word)
+            if len(words) == len(numbers):
+                over.set()
+
+        ending = EndingSignals(loop, lambda number: hear("stop"), lambda: hear("force"))
+        with ending:
+            loop.add_signal_handler(signal.SIGQUIT, hear, "quit")
+            insistence.cover(*ENDING, signal.SIGQUIT)
+
+            def resize_the_picture():
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+                if blocks:
+                    assert there.wait(30)
+
+            loop.call_soon(resize_the_picture)
+            async with asyncio.timeout(30):
+                await over.wait()
+            insistence.heard()
+            loop.remove_signal_handler(signal.SIGQUIT)
+
+    before = set(threading.enumerate())
+    asyncio.run(main())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+    return noticed, words
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((signal.SIGINT, signal.SIGTERM), ["stop", "force"]),
+        ((signal.SIGTERM, signal.SIGINT), ["stop", "force"]),
+        ((signal.SIGQUIT,), ["quit"]),
+    ],
+)
+def test_who_insists_and_is_not_heard_is_noticed(numbers, words):
+    ((number, stack),), told = blocked_by(*numbers)
+    assert number is numbers[-1]
+    assert "resize_the_picture" in stack
+    assert told == words, "the loop hears what it would have heard"
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGQUIT,), (signal.SIGTERM,)]
+)
+def test_a_loop_that_was_merely_busy_is_left_alone(numbers):
+    noticed, told = blocked_by(*numbers, patience=600.0, blocks=False)
+    assert noticed == [] and len(told) == len(numbers)
+
+
+def test_the_first_signal_does_not_insist():
+    """However long it is not heard: what runs may still end in good order."""
+    noticed, told = blocked_by(signal.SIGTERM, blocks=False)
+    assert (noticed, told) == ([], ["stop"])

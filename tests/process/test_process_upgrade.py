@@ -58,17 +58,66 @@ def test_a_successor_says_once_that_it_serves():
     ours.close()
 
 
+NEW = """
+import logging
+from tidegate.process.upgrade import Upgrade
+log = logging.getLogger("x")
+log.propagate = False
+logged = []
+log.handlers = [logging.Handler()]
+log.handlers[0].emit = lambda record: logged.append(record.getMessage())
+upgrade = Upgrade({}, ".")
+upgrade._successor, theirs = Channel.pair()
+upgrade._successor_pid = child = os.fork()
+if not child:
+    upgrade._successor.close()
+    signal.pause()
+"""
+
+
 def test_the_old_binary_leaves_when_the_new_one_serves_and_not_before():
-    upgrade = Upgrade({}, ".")
-    upgrade._successor, new = Channel.pair()
-    upgrade._successor_pid = 4711
-    assert len(upgrade.channels) == 1
-    assert upgrade.taken_over(LOG) == 0
-    new.send("ready")
-    assert upgrade.taken_over(LOG) == 4711
+    told = run(
+        NEW
+        + """
+tell(watched=len(upgrade.channels), pid=upgrade.taken_over(log))
+theirs.send("ready")
+tell(that=upgrade.taken_over(log) == child, watched=len(upgrade.channels))
+tell(pid=upgrade.taken_over(log))
+os.kill(child, signal.SIGKILL)
+"""
+    )
+    assert told == [{"watched": 1, "pid": 0}, {"that": True, "watched": 0}, {"pid": 0}]
+
+
+def test_a_new_binary_that_dies_right_after_it_was_ready_has_not_taken_over():
+    told = run(
+        NEW
+        + """
+theirs.send("ready")
+os.kill(child, signal.SIGKILL)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+tell(pid=upgrade.taken_over(log), failed=upgrade.reap(log), again=upgrade.reap(log))
+upgrade.stop()
+tell(watched=len(upgrade.channels), logged=logged)
+"""
+    )
+    assert told[0] == {"pid": 0, "failed": True, "again": False}
+    assert told[1]["watched"] == 0
+    (line,) = told[1]["logged"]
+    assert "this one serves on" in line
+
+
+def test_a_new_binary_that_starts_yet_is_followed_by_nobody(caplog):
+    """Else the first would never hear that it may leave."""
+    ours, theirs = Channel.pair()
+    upgrade = Upgrade({PREDECESSOR: str(os.dup(theirs.fileno()))}, ".")
+    with caplog.at_level(logging.WARNING, LOG.name):
+        upgrade.begin((), LOG)
+    assert "has not taken over yet" in caplog.text
     assert upgrade.channels == []
-    assert upgrade.taken_over(LOG) == 0
-    new.close()
+    upgrade.forget()
+    ours.close()
+    theirs.close()
 
 
 @pytest.fixture
@@ -172,7 +221,7 @@ binds = [parse_bind(text) for text in ("127.0.0.1:0", f"unix:{{folder}}/so cket"
 listeners = open_listeners(binds, 16, 0o600, ())
 os.environ["LISTEN_FDS"] = "9"
 sys.orig_argv[1:] = ["-c", '''
-import os, sys, json
+import os, signal, sys, json
 from tidegate.net.listener import Listener
 from tidegate.process.upgrade import LISTENERS, Upgrade
 upgrade = Upgrade(os.environ, ".")
@@ -180,12 +229,15 @@ inherited = [Listener.inherit(line) for line in os.environ.pop(LISTENERS).splitl
 names = [one.address for one in inherited]
 print(json.dumps([os.getcwd(), names, "LISTEN_FDS" in os.environ]), flush=True)
 upgrade.announce_ready()
+signal.pause()
 ''']
 upgrade = Upgrade({{}}, folder)
 upgrade.begin(listeners, logging.getLogger("x"))
 tell(expected=[one.address for one in listeners])
 select.select(upgrade.channels, [], [])
-tell(taken_over=upgrade.taken_over(logging.getLogger("x")) > 0)
+pid = upgrade.taken_over(logging.getLogger("x"))
+tell(taken_over=pid > 0)
+os.kill(pid, signal.SIGKILL)
 os.wait()
 """,
     )
@@ -211,7 +263,7 @@ upgrade.begin((), log)
 upgrade.begin((), log)  # one at a time
 tell(logged=logged)
 while upgrade.channels:
-    upgrade.reap(log, stopping=False)
+    upgrade.reap(log)
     select.select([], [], [], 0.01)
 tell(logged=logged[1:], taken_over=upgrade.taken_over(log))
 """

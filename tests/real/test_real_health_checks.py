@@ -189,7 +189,7 @@ def test_checks_are_nobody_s_requests(folder: Path, options: tuple[str, ...]) ->
         assert server.ask("/second").worker == first
         assert ask(port, "/ready").status == 200
         server.expect("/second")
-        assert "/live" not in server.output and "/ready" not in server.output
+        assert "GET /live" not in server.output and "GET /ready" not in server.output
 
 
 def test_checks_are_plain_where_the_application_has_tls(folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,123 @@ def test_an_importer_that_is_killed_at_the_start_is_tried_again(tmp_path: Path) 
         server.expect_line("Trying again in")
         (tmp_path / "gate").open("w").close()
         server.expect_line("2 workers: ")
+
+
+# -- a log configuration of the user's -------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+SHOP = (
+    APP.replace("import asyncio", "import logging, asyncio", 1)
+    + """
+shop = logging.getLogger("shop")
+shop.info("the shop opens")
+usual = app
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        shop.info("the shop speaks")
+    await usual(scope, receive, send)
+"""
+)
+
+
+def write_log_config(folder: Path, word: str) -> Path:
+    """With `word` before every line; loggers that exist are silenced, as is usual."""
+    path = folder / "logs.json"
+    draft = folder / "draft"
+    draft.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "formatters": {"marked": {"format": word + " %(message)s"}},
+                "handlers": {"on": {"class": "logging.StreamHandler", "formatter": "marked"}},
+                "root": {"handlers": ["on"], "level": "INFO"},
+            }
+        )
+    )
+    draft.replace(path)
+    return path
+
+
+@BOTH
+def test_the_application_s_loggers_are_heard(preload: tuple[str, ...], tmp_path: Path) -> None:
+    """The configuration comes first and the loggers second, as in any program."""
+    config = write_log_config(tmp_path, "first")
+    with serving(tmp_path, SHOP, "--workers", "2", "--log-config", config, *preload) as server:
+        for pid in server.pids:
+            mark = server.mark()
+            with server.client_of(pid):
+                server.expect_line("^first the shop speaks", after=mark)
+
+
+@BOTH
+def test_a_restart_heeds_a_changed_log_configuration(
+    preload: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = write_log_config(tmp_path, "first")
+    with serving(tmp_path, SHOP, "--workers", "2", "--log-config", config, *preload) as server:
+        server.expect_line("^first the shop opens")
+        write_log_config(tmp_path, "second")
+        server.signal(signal.SIGHUP)
+        server.expect_line("All workers are new")
+        assert server.lines("^second the shop opens")
+        mark = server.mark()
+        assert server.ask().status == 200
+        server.expect_line("^second the shop speaks", after=mark)
+
+
+@BOTH
+def test_a_log_configuration_that_is_broken_later_is_a_sentence(
+    preload: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = write_log_config(tmp_path, "first")
+    with serving(tmp_path, SHOP, "--workers", "2", "--log-config", config, *preload) as server:
+        config.write_text("{")
+        server.signal(signal.SIGHUP)
+        server.expect_line("log config: .*logs.json cannot be used")
+        server.expect_line("The restart is given up")
+        assert server.ask().worker in server.pids
+        assert "Traceback" not in server.output
+        write_log_config(tmp_path, "third")
+        server.signal(signal.SIGHUP)
+        server.expect_line("All workers are new")
+
+
+def test_the_code_before_replaces_who_dies_after_a_restart_was_given_up(tmp_path: Path) -> None:
+    """Its importer is still there: it would be a pity to have the code and not to use it."""
+    with serving(tmp_path, COUNTED, "--workers", "2", *QUICK) as server:
+        lost, other = server.pids
+        (importer,) = imports(tmp_path)
+        (tmp_path / "app.py").write_text("import nowhere_to_be_found\n")
+        server.signal(signal.SIGHUP)
+        server.expect_line("The restart is given up")
+        mark = server.mark()
+        for worker in (lost, other):
+            os.kill(worker, signal.SIGKILL)
+            server.expect_line(f"Worker {worker} is gone", after=mark)
+        new = [
+            int(pid) for pid in server.expect_line(r"Worker (\d+) is ready", times=2, after=mark)
+        ]
+        assert sorted(children(importer)) == sorted(new)
+        assert server.ask().worker in new
+        (tmp_path / "app.py").write_text(COUNTED)
+        server.signal(signal.SIGHUP)
+        server.expect_line("All workers are new")
+        wait_for_end(importer, *new)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_an_importer_without_room_for_descriptors(tmp_path: Path) -> None:
+    """Nobody is born, which is said, tried again, and does not keep the server from ending."""
+    with serving(tmp_path, COUNTED, "--supervise", *QUICK) as server:
+        (importer,) = imports(tmp_path)
+        limits = resource.prlimit(importer, resource.RLIMIT_NOFILE)
+        held = len(os.listdir(f"/proc/{importer}/fd"))
+        resource.prlimit(importer, resource.RLIMIT_NOFILE, (held, limits[1]))
+        server.signal(signal.SIGTTIN)
+        server.expect_line("No process can be started: no descriptor is free in the importer")
+        resource.prlimit(importer, resource.RLIMIT_NOFILE, limits)
+        server.expect_line(r"Worker \d+ is ready")
+        assert len(children(importer)) == 2
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.output

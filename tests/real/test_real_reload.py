@@ -244,3 +244,24 @@ def test_a_port_that_is_taken_is_said_before_anything_is_watched(folder: Path) -
         with serving(folder, *DELAY, "--bind", f"127.0.0.1:{port}", ready="") as server:
             assert server.wait() not in (0, 1), server.output
         assert f"port {port} is already in use" in server.output
+
+
+def test_libraries_that_were_loaded_before_are_heard(folder: Path) -> None:
+    """A worker that finds them in memory does not have their loggers silenced either."""
+    pytest.importorskip("httpx")
+    config = folder / "logs.json"
+    config.write_text('{"version": 1, "root": {"level": "INFO"}}')
+    tell = "print('a silent httpx:', logging.getLogger('httpx').disabled, flush=True)\n"
+    before = f"import httpx, logging\n{tell}"
+    write_app(folder, before=before)
+    with serving(folder, *DELAY, "--log-config", config, ready="") as server:
+        server.expect_line("a silent httpx: False")
+        for times in range(50):  # until a worker is forked by the process that has loaded httpx
+            write_app(folder, f"code {times}", before=before)
+            while (facts := ask(server.port).facts)["code"] != f"code {times}":
+                pass
+            if facts["parent"] != server.pid:
+                break
+        assert facts["parent"] != server.pid
+        server.expect_line("a silent httpx: ", times=times + 2)
+        assert "a silent httpx: True" not in server.output

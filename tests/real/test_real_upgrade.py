@@ -108,7 +108,7 @@ def test_a_new_binary_that_fails_changes_nothing(folder: Path) -> None:
     ) as server:  # fmt: skip
         write_app(folder, before="raise RuntimeError('not yet')\n")
         new = begin(server, server.pid)
-        server.expect("The new binary ended before it was ready: this one serves on.")
+        server.expect("The new binary ended before it took over: this one serves on.")
         assert "RuntimeError: not yet" in server.output
         wait_for_end(new)
         assert pid_file.read_text() == f"{server.pid}\n"
@@ -269,3 +269,38 @@ def test_an_upgrade_serves_the_release_that_the_link_leads_to(folder: Path) -> N
     with deployed(folder) as server:
         begin(server, server.pid)
         assert exit_code(server) == 0, server.output
+
+
+def test_what_the_new_configuration_drops_turns_clients_away(folder: Path) -> None:
+    """In no process of the new server it stays open: nobody would ever accept there."""
+    kept, dropped = free_port(), free_port()
+
+    def configure(*ports: int) -> None:
+        binds = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+        (folder / "tidegate.toml").write_text(f"workers = 2\nbind = [{binds}]\n")
+
+    configure(kept, dropped)
+    with serving(folder, *QUICK) as server:
+        assert [ask(port).status for port in (kept, dropped)] == [200, 200]
+        configure(kept)
+        new = begin(server, server.pid)
+        assert exit_code(server) == 0, server.output
+        assert ask(kept).facts["parent"] == new
+        with pytest.raises(ConnectionRefusedError):
+            ask(dropped)
+
+
+def test_ports_of_the_kernel_s_choice_stay_whose_they_are(folder: Path) -> None:
+    """Written alike, they are told apart by their order, and none is served twice."""
+    any_port = "127.0.0.1:0"
+    binds = ("--bind", any_port, "--bind", any_port, "--health-bind", any_port)
+    with serving(folder, "--supervise", *QUICK, *binds) as server:
+        where = r"(?:Listening|Health checks) on (\S+)"
+        first = server.expect_line(where, times=3)
+        assert len(set(first)) == 3
+        new = begin(server, server.pid)
+        assert exit_code(server) == 0, server.output
+        assert server.expect_line(where, times=6) == first * 2
+        one, two, health = (int(url.rpartition(":")[2]) for url in first)
+        assert [ask(port).facts["parent"] for port in (one, two)] == [new, new]
+        assert ask(health, "/ready").text == "ready\n"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from tests.support.operations import Client, ask, connect, exit_code, serving, status, write_app
+from tests.support import operations
+from tests.support.operations import Client, ask, connect, exit_code, status, write_app
 from tests.support.tls import Files, client_context
 from tests.support.workers import Server
 
@@ -46,10 +53,30 @@ def _open_to_all(path: str) -> bool:
     return all(os.stat(each).st_mode & 0o005 == 0o005 for each in (path, *Path(path).parents))
 
 
-# What is imported late is imported as that user: a Python in root's home directory has it hidden.
-HIDDEN = pytest.mark.skipif(
-    not _open_to_all(os.path.dirname(os.__file__)), reason="this Python is readable to root alone"
-)
+HIDDEN = not _open_to_all(os.path.dirname(os.__file__))
+
+
+@functools.cache
+def _python() -> str | None:
+    """A Python that nobody may read: the one of the tests may be at home in root's folder."""
+    if not HIDDEN:
+        return sys.executable
+    probe = "import os, sys; print(os.__file__) if sys.version_info >= (3, 11) else sys.exit(1)"
+    for folder in ("/usr/bin", "/usr/local/bin"):
+        if found := shutil.which("python3", path=folder):
+            ran = subprocess.run([found, "-c", probe], capture_output=True, text=True, check=False)
+            if ran.returncode == 0 and _open_to_all(os.path.dirname(ran.stdout.strip())):
+                return found
+    return None
+
+
+def serving(folder: Path, *options: str | Path, **more: Any) -> AbstractContextManager[Server]:
+    """As `operations.serving`, by a Python that nobody may read."""
+    python = _python()
+    if python is None:
+        pytest.skip("no Python here is readable to all")
+    wrapper = ("/bin/sh", "-c", f'shift; exec {python} "$@"', "sh")  # in place of the tests' own
+    return operations.serving(folder, *options, wrapper=wrapper, **more)
 
 
 @pytest.fixture
@@ -101,7 +128,6 @@ def test_a_single_worker_as_well(folder: Path) -> None:
         assert ids(server.pid)[0] == {"0"}
 
 
-@HIDDEN
 def test_the_files_are_that_user_s(folder: Path) -> None:
     """The access log, opened anew as well, and the Unix socket; the pid file stays root's."""
     log, unix, pid_file = folder / "access.log", folder / "tide", folder / "pid"
@@ -117,7 +143,6 @@ def test_the_files_are_that_user_s(folder: Path) -> None:
         assert not unix.exists() and not pid_file.exists()
 
 
-@HIDDEN
 def test_a_log_that_was_moved_away_is_begun_anew(folder: Path) -> None:
     """Where the folder is root's, as /var/log is, the user cannot make the file itself."""
     log = folder / "access.log"
@@ -147,6 +172,15 @@ def test_a_wrong_user_is_a_sentence(folder: Path, options: tuple[str, ...], said
         assert server.wait() not in (0, 1, -signal.SIGKILL), server.output
         assert said in server.output and "Traceback" not in server.output
         assert not pid_file.exists()
+
+
+@pytest.mark.skipif(not HIDDEN, reason="this Python is readable to all")
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_a_python_of_root_s_alone_is_a_sentence(folder: Path, preload: tuple[str, ...]) -> None:
+    with operations.serving(folder, *NOBODY, *preload, ready="") as server:
+        assert server.wait() > 0, server.output
+    assert f"it may not read {os.path.dirname(os.__file__)}" in server.output
+    assert "Traceback" not in server.output and "Trying again" not in server.output
 
 
 # -- keys that only root may read ------------------------------------------------------------------
@@ -225,6 +259,19 @@ def test_a_worker_that_is_started_later_has_the_new_key(
         assert site.shown(server.port) == site.current
 
 
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_a_restart_brings_the_renewed_key_along(folder: Path, preload: tuple[str, ...]) -> None:
+    """As it does without another user: certbot's hook sends SIGHUP, and expects just that."""
+    site = Site(folder)
+    options = (*NOBODY, *site.options, "--supervise", "--ssl-reload-interval", "0", *preload)
+    with serving(folder, *options) as server:
+        assert site.shown(server.port) == site.current
+        site.renew()
+        server.signal(signal.SIGHUP)
+        server.expect_line("All workers are new")
+        assert site.shown(server.port) == site.current
+
+
 def test_a_new_key_that_is_broken_changes_nothing(folder: Path) -> None:
     site = Site(folder)
     with serving(folder, *NOBODY, *site.options, "--supervise") as server:
@@ -248,3 +295,33 @@ def test_an_upgrade_reads_the_keys_as_root_again(folder: Path) -> None:
         assert exit_code(server) == 0, server.output
         assert site.shown(server.port) == site.current
         assert ids(site.worker(server))[0] == {str(ID)}
+
+
+# -- log files in a folder of root's alone ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_a_log_file_in_a_folder_of_root_s_alone(folder: Path, preload: tuple[str, ...]) -> None:
+    """It is opened before the user is changed, also for what the application says."""
+    logs = folder / "logs"
+    logs.mkdir(mode=0o700)
+    config = folder / "logs.json"
+    config.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "handlers": {
+                    "file": {"class": "logging.FileHandler", "filename": str(logs / "tide.log")},
+                    "console": {"class": "logging.StreamHandler"},
+                },
+                "root": {"handlers": ["file", "console"], "level": "INFO"},
+            }
+        )
+    )
+    write_app(folder, before="import logging\nlogging.getLogger('shop').info('the shop opens')\n")
+    options = ("--workers", "2", "--log-config", config, *preload)
+    with serving(folder, *NOBODY, *options, ready=r"2 workers: ") as server:
+        assert server.ask().status == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.output
+    assert "the shop opens" in (logs / "tide.log").read_text()

@@ -140,10 +140,51 @@ def test_what_cannot_be_imported_ends_the_start_at_once(
 ) -> None:
     """Once, not once for each worker, and without a second try."""
     with starting(tmp_path, source, "--workers", "4", *preload) as server:
-        assert server.wait() == 1, server.output
+        assert server.wait() == 2, server.output
         assert said in server.output
         assert len(server.lines("ERROR")) == 1
         assert not server.lines("Trying again|times in a row|Listening on")
+
+
+def test_a_start_that_is_given_up_leaves_nobody_behind(tmp_path: Path) -> None:
+    """One fails while the other is still at its import: it would hold the port for as long."""
+    os.mkfifo(tmp_path / "gate")
+    source = """
+import os
+try:
+    os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    open("gate").read()
+    raise RuntimeError("no such table: tides")
+while True:
+    open("gate").read()
+"""
+    with starting(tmp_path, source, "--workers", "2") as server:
+        with (tmp_path / "gate").open("w"):  # whoever reads it next waits again
+            while not (tmp_path / "first").exists() or len(server.children()) < 2:
+                pass
+            workers = server.children()
+        assert server.wait() == 2, server.output
+        assert "no such table: tides" in server.output
+        wait_for_end(*workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_forced_end_does_not_wait_for_a_loop_that_stands_still(
+    number: int, tmp_path: Path
+) -> None:
+    """The second signal shows what it hangs in, whatever grace there is."""
+    with serving(tmp_path, APP, "--workers", "2", "--timeout-graceful-shutdown", "600") as server:
+        stuck, other = server.pids
+        with server.client_of(stuck) as client:
+            client.begin("/hang")
+            server.expect_line(f"{stuck} hangs now")
+            server.signal(number)
+            server.expect_line(f"Worker {stuck} does not answer")
+            server.signal(number)
+            assert server.wait() == 1, server.output
+        assert server.lines("in fetch_the_report")
+        assert not server.lines(f"Worker {other} (hangs|does not)")
 
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)])

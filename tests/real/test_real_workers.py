@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from tests.support.programs import REPOSITORY, run, short_folder
 from tests.support.steady import Steady
 from tests.support.workers import APP, Server, is_free, serving, starting, wait_for_end
 
@@ -248,3 +250,81 @@ def test_a_rolling_restart_says_when_it_is_over(tmp_path: Path) -> None:
         wait_for_end(*old)
         assert sorted(new) == server.children()
         server.expect_line("All workers are new")
+
+
+# -- signals at the very beginning and the very end ------------------------------------------------
+
+AT = """
+import os, signal, sys
+import tidegate, tidegate.supervised as supervised
+
+def handlers():
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+    return [signal.getsignal(number) for number in numbers] + [signal.set_wakeup_fd(-1)]
+
+class Sockets(supervised.Sockets):
+    def __init__(self, *args):
+        super().__init__(*args)
+        if "begin" in sys.argv:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+class Supervisor(supervised.Supervisor):
+    def run(self):
+        outcome = super().run()
+        if "end" in sys.argv and isinstance(outcome, int):
+            os.kill(os.getpid(), signal.SIGINT)
+        return outcome
+
+def end():
+    if "end" in sys.argv and os.getpid() == first:
+        os.kill(first, signal.SIGTERM)
+
+supervised.Sockets, supervised.Supervisor = Sockets, Supervisor
+first, before = os.getpid(), handlers()
+config = tidegate.Config(app="app:app", uds="tide", pid_file="pid", supervise=True)
+code = supervised.supervise(config, on_started=end)
+print("left", sorted(os.listdir()), handlers() == before, code)
+"""
+TOLD = """
+import signal
+found = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGCHLD), signal.set_wakeup_fd(-1)
+assert found == (signal.SIG_DFL, signal.SIG_DFL, -1), found
+say("has its own signals")
+"""
+
+
+@pytest.mark.parametrize("moment", ["begin", "end"])
+def test_a_signal_at_the_edge_leaves_nothing_behind(moment: str, tmp_path: Path) -> None:
+    """Between the pid file and the first look at signals, and between the last and the end."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with short_folder() as folder:
+        (folder / "app.py").write_text(APP + TOLD)
+        ran = run(sys.executable, "-c", AT, moment, cwd=folder, env=environment)
+    assert ran.code == 0, ran
+    assert "left ['app.py'] True 0" in ran.text, ran
+    if moment == "end":  # at the beginning it may not have come so far
+        assert "has its own signals" in ran.text, ran
+
+
+def test_a_certificate_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("not a certificate\n")
+    options = ("--workers", "2", "--ssl-certfile", tmp_path / "cert.pem")
+    with starting(tmp_path, APP, *options) as server:
+        assert server.wait() > 0, server.output
+    assert "cert.pem" in server.output
+    assert "Trying again" not in server.output and "Traceback" not in server.output
+
+
+def test_a_startup_that_fails_is_tried_again(tmp_path: Path) -> None:
+    """What it waits for may be there in a second."""
+    failing = APP.replace(
+        'await send({"type": message["type"] + ".complete"})',
+        'await send({"type": "lifespan.startup.failed", "message": "the database is away"})',
+    )
+    with starting(tmp_path, failing, "--workers", "2") as server:
+        server.expect_line("the database is away")
+        server.expect_line("Trying again")

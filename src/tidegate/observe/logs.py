@@ -44,13 +44,8 @@ def setup(
     level: str,
     log_config: str | Mapping[str, Any] | None,
     use_colors: bool | None = None,
-    *,
-    label: str = "",
 ) -> None:
-    """Configure the server's loggers; with a `log_config` (path or dict), nothing but that.
-
-    `label` stands before every message: which of several processes it is from.
-    """
+    """Configure the server's loggers; with a `log_config` (path or dict), nothing but that."""
     logging.addLevelName(TRACE, "TRACE")
     if log_config is not None:
         _apply(log_config)
@@ -64,7 +59,6 @@ def setup(
         LogFormatter(
             colors=wants_colors(sys.stderr, use_colors),
             dated=not _is_terminal(sys.stderr),
-            label=label,
         )
     )
     handler.set_name("tidegate")
@@ -74,6 +68,23 @@ def setup(
     logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(LEVELS[level.lower()])
+
+
+def set_label(label: str) -> None:
+    """What stands before every message from here on, if `setup` has made the handler: which of
+    several processes it is from."""
+    for handler in logging.getLogger("tidegate").handlers:
+        if isinstance(handler.formatter, LogFormatter):
+            handler.formatter.label = label
+
+
+def set_up_again(log_config: str | Mapping[str, Any]) -> None:
+    """Apply the user's configuration as it stands now, in a forked process without an application.
+
+    Loggers that exist by now are kept: which of them a first start would find depends on what was
+    imported before the fork, and that is our doing.
+    """
+    _apply(log_config, keep=True)
 
 
 class LogFormatter(logging.Formatter):
@@ -87,10 +98,10 @@ class LogFormatter(logging.Formatter):
     _LABELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}  # noqa: RUF012
     _COLORS = ((logging.ERROR, "1;31"), (logging.WARNING, "33"), (logging.INFO, "32"), (0, "36"))
 
-    def __init__(self, *, colors: bool = False, dated: bool = False, label: str = "") -> None:
+    def __init__(self, *, colors: bool = False, dated: bool = False) -> None:
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
         self._colored = colors
-        self._label = f"[{label}] " if label else ""
+        self.label = ""
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole text of a record, without the line feed at its end."""
@@ -99,7 +110,8 @@ class LogFormatter(logging.Formatter):
         if self._colored:
             color = next(color for least, color in self._COLORS if record.levelno >= least)
             at, level = f"\x1b[2m{at}\x1b[0m", f"\x1b[{color}m{level}\x1b[0m"
-        return f"{at} {level} {self._label}{self._text(record)}"
+        label = f"[{self.label}] " if self.label else ""
+        return f"{at} {level} {label}{self._text(record)}"
 
     def _text(self, record: logging.LogRecord) -> str:
         parts = [record.getMessage()]
@@ -131,18 +143,20 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-def _apply(log_config: str | Mapping[str, Any]) -> None:
-    """Hand the user's configuration to `logging.config`; every failure becomes one sentence."""
+def _apply(log_config: str | Mapping[str, Any], *, keep: bool = False) -> None:
+    """Hand the user's configuration to `logging.config`; every failure becomes one sentence.
+
+    `keep`: loggers that exist are not silenced, whatever it says of them.
+    """
     from logging.config import dictConfig, fileConfig
 
     source = log_config if isinstance(log_config, str) else "the dict given"
     try:
-        if not isinstance(log_config, str):
-            dictConfig(dict(log_config))
-        elif (settings := _read(log_config)) is None:
-            fileConfig(log_config, disable_existing_loggers=False, encoding="utf-8")
+        settings = _read(log_config) if isinstance(log_config, str) else dict(log_config)
+        if settings is None:
+            fileConfig(source, disable_existing_loggers=False, encoding="utf-8")
         else:
-            dictConfig(settings)
+            dictConfig({**settings, "disable_existing_loggers": False} if keep else settings)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -448,7 +462,7 @@ def address_url(address: tuple[Any, ...] | str | bytes, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def banner(
+def banner(  # noqa: PLR0913 - all of it is named
     *,
     version: str,
     loop: str,
@@ -457,12 +471,13 @@ def banner(
     kind: Sequence[str],
     listening: Sequence[str],
     protocols: Sequence[str],
+    health: Sequence[str] = (),
     interactive: bool,
 ) -> list[str]:
     """The lines a start is announced with: what runs, what it serves, and where.
 
-    `kind` is what is known of the application, such as ("Django", "ASGI 3"); `listening` holds
-    URLs of `address_url`.
+    `kind` is what is known of the application, such as ("Django", "ASGI 3"); `listening`
+    holds URLs of `address_url`; `health` says where health is told, and what to ask for.
     """
     names = {"cpython": "CPython", "pypy": "PyPy", "graalpy": "GraalPy"}
     python = names.get(sys.implementation.name, sys.implementation.name)
@@ -472,6 +487,7 @@ def banner(
         f"Serving {app}{_in_brackets(kind)}",
     ]
     lines += [f"Listening on {url}{_in_brackets(protocols)}" for url in listening]
+    lines += [f"Health checks on {where}" for where in health]
     if interactive:
         lines.append("Press Ctrl+C to stop.")
     return lines

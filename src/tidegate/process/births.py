@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from tidegate.process.board import Board, Seat
 from tidegate.process.channel import Channel
-from tidegate.process.handle import Failure, Handle
+from tidegate.process.handle import Failure, Handle, send_signal
 from tidegate.process.signals import forget_signals_in_children
 
 _PATIENCE = 2.0  # seconds for importers to end
@@ -61,11 +61,22 @@ class Importer:
         self.channel = channel
         self.generation = generation
         self.round = round_
+        self.since = self.told_slow = time.monotonic()
         self.ready = False
+        self.dismissed = False
         self.failure: Failure | None = None
+
+    def dismiss(self) -> None:
+        """Tell it to end, once."""
+        if not self.dismissed:
+            self.dismissed = True
+            self.channel.send("end")
+            if not self.ready:
+                send_signal(self.pid, signal.SIGTERM)  # it imports, and hears nothing
 
 
 NO_GENERATION = -1  # of an importer that has none of the application's code (warming.py)
+_NOBODY_S = -2  # of one that nobody asks any more: it may go once its children have ended
 
 
 def fork() -> int:
@@ -78,9 +89,12 @@ def fork() -> int:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    pid = os.fork()
-    if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
@@ -129,6 +143,7 @@ class Births:
     def _fork_worker(self, seat: Seat, generation: int) -> Handle | Birth:
         ours, theirs = Channel.pair()
         stack, stack_in = os.pipe()
+        os.set_blocking(stack_in, False)  # a crash does not wait for us: its stack is cut instead
         try:
             pid = self._fork()
         except OSError:  # sockets close themselves
@@ -163,7 +178,16 @@ class Births:
         """What they have imported is not what is wanted any more."""
         for importer in self.importers:
             if importer.generation == NO_GENERATION:
-                importer.generation -= 1  # nobody's: dismissed once its children have ended
+                importer.generation = _NOBODY_S
+
+    def settle_for_the_old(self, generation: int) -> None:
+        """The newest importer's code does not start: the one before bears whoever comes next."""
+        for importer in self.importers:
+            if importer.generation == generation:
+                importer.generation = _NOBODY_S
+        old = [one for one in self.importers if one.ready and one.generation > NO_GENERATION]
+        if old:
+            old[-1].generation = generation
 
     def fork_aside(self, role: Role) -> Birth | tuple[int, Channel]:
         """A process that serves nobody: its id and our end of its channel."""
@@ -178,10 +202,14 @@ class Births:
     def _ask(self, importer: Importer, seat: Seat, generation: int) -> Handle:
         ours, theirs = Channel.pair()
         stack, stack_in = os.pipe()
-        importer.channel.send(f"fork {seat.number}", (theirs.fileno(), stack_in))
+        os.set_blocking(stack_in, False)
+        rights = theirs.fileno(), stack_in
+        heard = importer.channel.send_with(f"fork {seat.number}", rights)
         theirs.close()
         os.close(stack_in)
         os.set_blocking(stack, False)
+        if not heard:  # what can be done for it is done when it has ended
+            send_signal(importer.pid, signal.SIGKILL)
         handle = Handle(ours, stack, seat, generation=generation)
         handle.importer = importer.pid
         return handle
@@ -211,10 +239,14 @@ class Births:
         for handle in handles:
             if handle.status is None and not handle.importer:
                 handle.status = self.wait_for(handle.pid)
-            if handle.status is not None or (
-                handle.importer and handle.importer not in there and _is_gone(handle)
-            ):
+            if handle.status is not None or handle.unborn:
                 ended.append(handle)
+            elif handle.importer and handle.importer not in there:
+                if _is_gone(handle):
+                    ended.append(handle)
+            elif handle.importer and handle.kills > bool(handle.pid):
+                # killed in vain: its importer does not fork, or does not tell of ends
+                send_signal(handle.importer, signal.SIGKILL)
         if os.getpid() == 1:
             self._reap_strangers()
         return ended
@@ -234,8 +266,8 @@ class Births:
         for importer in self.importers:
             while self.wait_for(importer.pid) is None:
                 if not importer.ready or time.monotonic() > until:
-                    os.kill(importer.pid, signal.SIGKILL)
-                    os.waitpid(importer.pid, 0)
+                    if send_signal(importer.pid, signal.SIGKILL):
+                        os.waitpid(importer.pid, 0)
                     break
                 time.sleep(0.005)  # nothing else is left to do in this process
 
@@ -244,9 +276,7 @@ class Births:
         used = {handle.importer for handle in handles}
         for importer in self.importers:
             if importer.pid not in used and importer.generation not in (generation, NO_GENERATION):
-                importer.channel.send("end")
-                if not importer.ready:
-                    os.kill(importer.pid, signal.SIGTERM)  # it imports, and hears nothing
+                importer.dismiss()
 
     def wait_for(self, pid: int) -> int | None:
         """The status of a child that has ended, or None."""
@@ -267,8 +297,11 @@ class Births:
 
 
 def _is_gone(handle: Handle) -> bool:
-    """Whether a worker whose importer is gone has ended. Its own children may hold its channel."""
-    return handle.channel.ended or (handle.pid > 0 and parent_of(handle.pid) == 0)
+    """Whether a worker whose importer is gone has ended. Its own children may hold its channel.
+
+    One that nobody can name is given up: it ends when its channel does.
+    """
+    return not handle.pid or handle.channel.ended or parent_of(handle.pid) == 0
 
 
 def parent_of(pid: int) -> int | None:

@@ -20,7 +20,7 @@ _FDS = 4  # descriptors a line may carry
 class Channel:
     """One end. Both ends close when either process ends, whatever way it ends."""
 
-    __slots__ = ("_got", "_sock", "_takes", "_unsent", "descriptors", "ended")
+    __slots__ = ("_descriptors", "_got", "_sock", "_takes", "_unsent", "ended")
 
     def __init__(self, sock: socket.socket, *, takes_descriptors: bool = False) -> None:
         """Who takes none has none pressed upon it: the kernel drops them."""
@@ -29,7 +29,7 @@ class Channel:
         self._sock = sock
         self._got = b""
         self._unsent = b""
-        self.descriptors: list[int] = []  # received, not taken yet
+        self._descriptors: list[list[int]] = []  # received, not taken yet: one list a line
         self.ended = False
 
     @classmethod
@@ -41,34 +41,43 @@ class Channel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
+    def send(self, line: str) -> None:
         """Say a line; to nobody if the other side is gone."""
-        data = line.replace("\n", " ").encode("utf-8", "backslashreplace")[: LONGEST - 1] + b"\n"
-        if descriptors:
-            self._send_with(data, descriptors)
-        else:
-            self._unsent += data
-            self.flush()
+        self._unsent += _encoded(line)
+        self.flush()
 
-    def _send_with(self, data: bytes, descriptors: Sequence[int]) -> None:
+    def send_with(self, line: str, descriptors: Sequence[int]) -> bool:
+        """Say a line that carries descriptors; False where there is no room for them: who does not
+        read is not waited for."""
+        data = _encoded(line)
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-        # A descriptor cannot be kept for later without a copy. Who does not read is not waited for.
+        # A descriptor cannot be kept for later without a copy.
         self._sock.settimeout(_PATIENCE)
         try:
             self.flush()
+            if self._unsent:
+                return False
             self._unsent = data[self._sock.sendmsg([data], [rights]) :]
-        except OSError:
+        except ConnectionError:
             self.ended = True
+        except OSError:  # no room within that time, or for so many descriptors under way
+            return False
         finally:
             self._sock.setblocking(False)
         self.flush()
+        return True
+
+    def take_descriptors(self) -> list[int]:
+        """Those of the earliest line that carried any: fewer than were sent where there was no
+        room for more."""
+        return self._descriptors.pop(0) if self._descriptors else []
 
     def flush(self) -> None:
         """Try again with what the kernel did not take."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError, TimeoutError):
             pass
         except OSError:
             self._unsent = b""
@@ -97,13 +106,19 @@ class Channel:
 
     def _receive_with_descriptors(self) -> bytes:
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        data, rights, _, _ = socket.recv_fds(self._sock, 65536, _FDS, flags)
+        data, rights, told, _ = socket.recv_fds(self._sock, 65536, _FDS, flags)
         for descriptor in rights:  # not for the programs that an application starts
             os.set_inheritable(descriptor, False)
-        self.descriptors += rights
+        if rights or told & socket.MSG_CTRUNC:
+            self._descriptors.append(rights)
         return data
 
     def close(self) -> None:
         self._sock.close()
-        while self.descriptors:  # also in a child: these were for its siblings
-            os.close(self.descriptors.pop())
+        while self._descriptors:  # also in a child: these were for its siblings
+            for descriptor in self._descriptors.pop():
+                os.close(descriptor)
+
+
+def _encoded(line: str) -> bytes:
+    return line.replace("\n", " ").encode("utf-8", "backslashreplace")[: LONGEST - 1] + b"\n"

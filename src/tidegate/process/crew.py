@@ -28,7 +28,7 @@ class Crew:
         self.tries = 0  # rounds in a row in which a start failed
         self.round = 0
         self.ever_ready = False
-        self._early_ends = 0
+        self.early_ends = 0  # in a row: workers that ended by themselves soon after their start
         self._last_early_end = 0.0
 
     # ------------------------------------------------------------------------ who is there
@@ -87,6 +87,9 @@ class Crew:
         for handle in self.handles:
             if handle.state is State.STARTING and handle.generation < self.generation:
                 return handle
+        starting = [handle for handle in self.handles if handle.state is State.STARTING]
+        if starting and self.count(State.READY) >= self.wanted and not self._replaceable():
+            return starting[-1]  # fewer are wanted by now
         if self.count(State.READY) <= self.wanted or self._leaving():
             return None
         replaceable = self._replaceable()
@@ -135,11 +138,11 @@ class Crew:
         """A worker that had served for so many seconds ended by itself: replace it, not in haste
         if this goes on."""
         recent = now - self._last_early_end < RECENT
-        self._early_ends = (self._early_ends if recent else 0) + 1 if served < YOUNG else 0
-        if self._early_ends:
+        self.early_ends = (self.early_ends if recent else 0) + 1 if served < YOUNG else 0
+        if self.early_ends:
             self._last_early_end = now
-        if self._early_ends > self.wanted:
-            delay = FIRST_DELAY * 2 ** min(self._early_ends - self.wanted - 1, 10)
+        if self.early_ends > self.wanted:
+            delay = FIRST_DELAY * 2 ** min(self.early_ends - self.wanted - 1, 10)
             self.not_before = max(self.not_before, now + min(delay, LONGEST_DELAY))
 
     @property

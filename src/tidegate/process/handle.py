@@ -56,14 +56,16 @@ class Handle:
     # fmt: off
     __slots__ = (
         "_stack", "born", "channel", "closed", "done_at", "due", "failure", "generation",
-        "importer", "oom_before", "pid", "ready_at", "round", "seat", "seen", "since", "stack_fd",
-        "state", "status", "told_slow", "was_ready",
+        "importer", "kills", "oom_before", "pid", "ready_at", "round", "seat", "seen", "since",
+        "stack_fd", "state", "status", "told_deaf", "told_slow", "unborn", "was_ready",
     )
     # fmt: on
 
     def __init__(self, channel: Channel, stack_fd: int, seat: Seat, *, generation: int) -> None:
         self.pid = 0  # until its importer has said it
         self.importer = 0  # the process that forked it, where that was not the supervisor
+        self.unborn = False  # its importer could not fork
+        self.kills = 0  # how often we have killed it
         self.channel = channel
         self.stack_fd = stack_fd  # the reading end, non-blocking
         self.seat = seat
@@ -76,6 +78,7 @@ class Handle:
         self.failure: Failure | None = None  # why it could not start, if it said so
         self.was_ready = False
         self.told_slow = 0.0
+        self.told_deaf = False
         self.seen = 0.0  # its last beat that was looked at
         self.oom_before: int | None = None  # kills for memory up to then
         self.round = 0
@@ -109,11 +112,20 @@ class Handle:
 
     def kill(self, number: int) -> None:
         """Send it a signal, if it is there."""
+        self.kills += number == signal.SIGKILL
         if self.pid and self.state is not State.GONE:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+            send_signal(self.pid, number)
 
     def let_go(self) -> None:
         """Close what we hold of it; its seat may be given to the next."""
         self.channel.close()
         os.close(self.stack_fd)
+
+
+def send_signal(pid: int, number: int) -> bool:
+    """False where it is gone, or another user's that we may not signal (without CAP_KILL)."""
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True

@@ -66,18 +66,24 @@ class ImporterLoop:
         return None
 
     def _fork(self, seat: int) -> Birth | None:
-        if len(self._channel.descriptors) < 2:
-            return None  # there was no room for them: the supervisor sees that nobody is born
-        channel, stack = self._channel.descriptors[:2]
-        del self._channel.descriptors[:2]
-        pid = fork()
+        descriptors = self._channel.take_descriptors()
+        pid, why = -1, "no descriptor is free in the importer"
+        if len(descriptors) == 2:
+            try:
+                pid = fork()
+            except OSError as error:
+                why = str(error.strerror)
         if not pid:
             self._channel.close()
+            channel, stack = descriptors
             return Birth(Role.WORKER, adopt(channel), self._board.row(seat), stack)
-        os.close(channel)
-        os.close(stack)
-        self._children[pid] = seat
-        self._channel.send(f"born {seat} {pid}")
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid > 0:
+            self._children[pid] = seat
+            self._channel.send(f"born {seat} {pid}")
+        else:
+            self._channel.send(f"unborn {seat} {why}")
         return None
 
     def _reap(self) -> None:

@@ -33,27 +33,34 @@ class Keys:
             self.files = HandedFiles.from_disk(self._paths)
 
     def look(self, now: float, channels: Iterable[Channel]) -> None:
+        """Now and then, what `renew` does."""
+        if self._interval and now >= self._next_look:
+            self._next_look = now + self._interval
+            self.renew(channels)
+
+    def renew(self, channels: Iterable[Channel]) -> None:
         """See whether a file has changed, and send the new ones to whoever listens."""
-        if self.files is None or not self._interval or now < self._next_look:
+        if self.files is None:
             return
-        self._next_look = now + self._interval
         disk = DiskFiles()
         if {path: disk.stamp(path) for path in self._paths} == self.files.stamps():
             return
         self.files = HandedFiles.from_disk(self._paths)
         descriptor = _in_memory(self.files.dump())
         try:
-            for channel in channels:
-                channel.send("files", (descriptor,))
+            sent = [channel.send_with("files", (descriptor,)) for channel in channels]
+            if not all(sent):
+                log.error("New certificates could not be sent to each process: it is too busy.")
         finally:
             os.close(descriptor)
 
     def receive(self, channel: Channel) -> None:
         """In a worker or importer: what the supervisor has sent."""
-        if not channel.descriptors:
+        descriptors = channel.take_descriptors()
+        if not descriptors:
             log.error("New certificates were sent, and no descriptor is free for them.")
             return
-        descriptor = channel.descriptors.pop(0)
+        (descriptor,) = descriptors
         try:
             if self.files is not None:
                 # `pread`: the position belongs to all who were sent this descriptor

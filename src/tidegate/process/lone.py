@@ -7,19 +7,31 @@ refused in a sentence that says how to have one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Protocol
 
 from tidegate.config import Config
+from tidegate.errors import ConfigurationError
 from tidegate.process.pid_file import PidFile
-from tidegate.process.signals import EndingSignals, forget_signals_in_children
+from tidegate.process.signals import (
+    ENDING,
+    EndingSignals,
+    Insistence,
+    forget_signals_in_children,
+)
 from tidegate.process.systemd import Notifier, Patience
 
 _NEEDING = ("SIGUSR2", "SIGTTIN", "SIGTTOU")
+_CALLED_BY_US = f"{os.sep}tidegate{os.sep}asgi{os.sep}"
+_LAST_WORDS = 2.0  # seconds; whoever reads our output may be stuck, too
 
 
 class Served(Protocol):
@@ -27,31 +39,45 @@ class Served(Protocol):
     def force(self) -> None: ...
 
 
+class LogFiles(Protocol):
+    def reopen(self) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
 class Lone:
-    """While entered, signals reach `worker`; `ready` tells systemd."""
+    """While entered, signals reach `worker`; `ready` tells systemd.
+
+    To be entered before there is anything to leave behind, and left after. `sockets` are closed
+    where the loop is blocked and cannot do that itself.
+    """
+
+    sockets: Closing | None = None
 
     def __init__(
         self,
         worker: Served,
         config: Config,
         log: logging.Logger,
-        reopen_logs: Callable[[], None],
+        access: LogFiles,
     ) -> None:
         self._pid_file = PidFile(config.pid_file) if config.pid_file else None
         self._umask = config.umask
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._log = log
-        self._reopen_logs = reopen_logs
+        self._access = access
         self._notifier = Notifier(os.environ)
         self._patience = Patience(self._notifier)
-        self._ending = EndingSignals(self._loop, self._on_ending, worker.force)
+        self._ending = EndingSignals(self._loop, self._on_ending, self._on_insisted)
+        self._insistence = Insistence(self._on_blocked)
         self._handlers: dict[int, Callable[[], None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Lone:
-        if self._pid_file is not None:
-            self._pid_file.write()
         if self._umask is not None:
             os.umask(self._umask)
         self._ending.__enter__()
@@ -64,19 +90,28 @@ class Lone:
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 self._handle("SIGHUP", self._on_hangup)
             forget_signals_in_children(self._handlers)
+            if hasattr(signal, "SIGQUIT"):  # not on Windows, where the loop has no handlers
+                self._insistence.cover(*ENDING, signal.SIGQUIT)
+        if self._pid_file is not None:
+            try:
+                self._pid_file.write()
+            except ConfigurationError:
+                self.__exit__()
+                raise
         self._patience.begin()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._patience.end()
+        self._insistence.heard()
+        if self._pid_file is not None:
+            self._pid_file.remove()
         self._ending.__exit__(*exc)
         for number in self._handlers:
             self._loop.remove_signal_handler(number)
         if self._timer is not None:
             self._timer.cancel()
         self._notifier.stopping()
-        if self._pid_file is not None:
-            self._pid_file.remove()
 
     def _handle(self, name: str, on_signal: Callable[..., None], *told: str) -> None:
         number = getattr(signal, name, None)
@@ -100,11 +135,17 @@ class Lone:
     # ------------------------------------------------------------------------ signals
 
     def _on_ending(self, number: signal.Signals) -> None:
+        self._insistence.heard()
         self._log.info("%s: stopping. Once more ends at once.", number.name)
         self._notifier.stopping()
         self._worker.stop()
 
+    def _on_insisted(self) -> None:
+        self._insistence.heard()
+        self._worker.force()
+
     def _on_quit(self) -> None:
+        self._insistence.heard()
         self._log.info("SIGQUIT: stopping at once.")
         self._worker.force()
 
@@ -116,10 +157,49 @@ class Lone:
 
     def _on_reopen(self) -> None:
         self._log.info("SIGUSR1: opening the log files again.")
-        self._reopen_logs()
+        self._access.reopen()
 
     def _explain(self, name: str) -> None:
         self._log.warning(
             "%s needs a supervisor, and this server is one process: start it with --supervise.",
             name,
         )
+
+    # ------------------------------------------------------------------------ a blocked loop
+
+    def _on_blocked(self, number: signal.Signals, frame: FrameType | None) -> None:
+        """In a thread: nothing of the usual end can happen. Leave nothing behind, and go."""
+        try:
+            self._notifier.stopping()
+            if self._pid_file is not None:
+                self._pid_file.remove()
+            if self.sockets is not None:
+                self.sockets.close()
+            speaker = threading.Thread(target=self._tell_place, args=(number, frame), daemon=True)
+            speaker.start()
+            speaker.join(_LAST_WORDS)
+        finally:
+            os._exit(1)
+
+    def _tell_place(self, number: signal.Signals, frame: FrameType | None) -> None:
+        stack = _stack_of_application(frame)
+        place = f"{stack[-1].filename}, line {stack[-1].lineno}" if stack else "an unknown place"
+        self._log.error(
+            "%s: the event loop does not hear it, since it is blocked in %s. Ending at once.\n%s",
+            number.name,
+            place,
+            "".join(stack.format()).rstrip(),
+        )
+        self._access.flush()
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+
+
+def _stack_of_application(frame: FrameType | None) -> traceback.StackSummary:
+    """Where it stands, without those of our frames that have called it."""
+    stack = traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
+    ours = [at for at, one in enumerate(stack) if _CALLED_BY_US in one.filename]
+    below = ours[-1] + 1 if ours else 0
+    return traceback.StackSummary.from_list(stack[below:] or stack)

@@ -53,7 +53,6 @@ class Post:
         self._keys = keys
         self._until = float("inf")
         self._most: int | None = None  # bytes of memory
-        self._ready = False
         self._connections: int | None = None  # while any are accepted
         self._due = False
         self._worker: Served | None = None
@@ -117,7 +116,6 @@ class Post:
         lifetime = self._config.limit_max_lifetime
         if lifetime:
             self._until = time.monotonic() + lifetime * (1 + random.uniform(0, _JITTER))
-        self._ready = True
         most = self._config.limit_max_memory
         if most and (used := resident_memory()) > most:
             log.warning(
@@ -147,6 +145,7 @@ class Post:
 
     def _beat(self) -> None:
         assert self._loop is not None and self._worker is not None
+        self._channel.flush()  # what was too long to be taken at once
         self.seat.beat(self._worker.requests)
         if self._connections is not None:
             self.seat.show(self._connections)  # the supervisor may have taken us for one that hangs
@@ -163,10 +162,14 @@ class Post:
     # ------------------------------------------------------------------------ what it is told
 
     def _on_sigterm(self) -> None:
-        """From whoever wants this one worker gone: the supervisor says `stop` to all of them."""
+        """From whoever wants this one worker gone. The supervisor sends it, too, after a word to
+        one that was not ready yet: that word is heard first."""
         assert self._worker is not None
-        if self._due or not self._ready:
+        self._on_line()
+        if self._connections is None:
             self._worker.stop()
+        elif self._due:
+            self._worker.retire()  # at once; who connects waits for the successor
         else:
             self.ask_for_successor("it was sent SIGTERM")
 

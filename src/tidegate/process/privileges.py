@@ -7,12 +7,17 @@ root behind is worse than one that says it is root.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
 from tidegate.errors import ConfigurationError
 
+log = logging.getLogger("tidegate")
+
 _LARGEST = 2**32 - 2  # one more is -1: "leave it as it is"
+_CAPABILITIES = "/proc/self/status"
+_CAP_KILL = 5  # capabilities(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,22 @@ def resolve(user: str | None, group: str | None) -> Identity | None:
     identity = _look_up(user, group)
     if os.geteuid() != 0:
         identity._require_ourselves()
+    elif identity.uid != 0 and not _may_signal(_CAPABILITIES):
+        log.warning(
+            "Root may not signal the processes of others here (CAP_KILL is missing): a worker that "
+            "hangs cannot be ended. Give the capability KILL along with SETUID and SETGID."
+        )
     return identity
+
+
+def _may_signal(path: str) -> bool:
+    """By the effective capabilities of this process, where the system tells them (Linux)."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            held = next(line.split()[1] for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return True
+    return bool(int(held, 16) >> _CAP_KILL & 1)
 
 
 def _look_up(user: str | None, group: str | None) -> Identity:

@@ -16,6 +16,7 @@ import sys
 from tidegate.config import Config
 from tidegate.process.births import Birth, Births, Role
 from tidegate.process.channel import Channel
+from tidegate.process.handle import send_signal
 from tidegate.process.warming import Warmth
 from tidegate.process.watch_filter import WatchTerms, watch_terms
 from tidegate.process.watching import Batch, check, syntax_errors, watch
@@ -96,8 +97,9 @@ class Reloading:
 
     def stop(self) -> None:
         if self._pid:
-            os.kill(self._pid, signal.SIGKILL)  # it holds nothing, and must not be waited for
-            os.waitpid(self._pid, 0)
+            # it holds nothing, and must not be waited for
+            if send_signal(self._pid, signal.SIGKILL):
+                os.waitpid(self._pid, 0)
             self._pid = 0
 
     def forget(self) -> None:

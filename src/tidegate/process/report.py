@@ -81,6 +81,14 @@ class Report:
             now - handle.since,
         )
 
+    def on_slow_import(self, importer: Importer, now: float) -> None:
+        self._log.warning(
+            "The importer (process %d) has been importing the application for %.0f s. It is "
+            "waited for.",
+            importer.pid,
+            now - importer.since,
+        )
+
     def on_failed_start(self, handle: Handle, *, first: bool) -> None:
         if not first:
             return
@@ -103,13 +111,16 @@ class Report:
         self._say_next_try()
 
     def on_no_fork(self, error: OSError, *, again: bool = True) -> None:
-        self._log.error(
-            "No process can be started: %s. Is a limit reached (ulimit -u, TasksMax=, pids.max, "
-            "open files)?",
-            error.strerror,
-        )
+        self._log.error("%s", self.no_fork(str(error.strerror)))
         if again:
             self._say_next_try()
+
+    @staticmethod
+    def no_fork(why: str) -> str:
+        return (
+            f"No process can be started: {why}. Is a limit reached (ulimit -u, TasksMax=, "
+            "pids.max, open files)?"
+        )
 
     def on_importer_lost(self, importer: Importer) -> None:
         """Nobody waits for it."""
@@ -134,7 +145,7 @@ class Report:
         if not self.fatal:
             self._log.error(
                 "No worker could be started, %d times in a row: giving up. The reason stands "
-                "above; with --workers 1 the application starts in this process.",
+                "above; put it right and start again.",
                 self._crew.tries,
             )
 
@@ -169,7 +180,7 @@ class Report:
         status = handle.status or 0
         if not status or (not handle.was_ready and status == signal.SIGTERM):
             self._log.debug("Worker %d has left.", handle.pid)
-        elif os.WIFSIGNALED(status) and status != signal.SIGKILL:
+        elif os.WIFSIGNALED(status) and not handle.kills:
             self.on_lost(handle, hung=False)
         else:
             self.clean = False  # it has said itself what it could not finish, or was killed for it
@@ -191,6 +202,25 @@ class Report:
             handle.pid,
             seconds,
             limit,
+        )
+
+    def on_early_ends(self, wait: float) -> None:
+        """Workers end by themselves soon after they were ready, one after the other."""
+        count = self._crew.early_ends
+        if count > self._crew.wanted and not self._reload:
+            self._log.warning(
+                "%d workers in a row have ended within seconds of their start. The next one starts "
+                "in %.1f s.",
+                count,
+                wait,
+            )
+
+    def on_deaf(self, handle: Handle, seconds: float) -> None:
+        self._log.warning(
+            "Worker %d does not answer: its event loop has not turned for %.0f s. It is waited "
+            "for; where the server is being stopped, a second signal ends it and shows its stack.",
+            handle.pid,
+            seconds,
         )
 
     def on_killed(self, handle: Handle) -> None:
@@ -228,6 +258,8 @@ class Report:
 
     def leave_to(self, pid: int) -> None:
         """Another process is the service; what is said here no longer concerns it."""
+        if self._restarting:
+            self._tell_ready()  # a reload that has not ended would be waited for
         self.notifier.main_pid(pid)
         self.notifier = Notifier({})
         self.watchdog_due = float("inf")

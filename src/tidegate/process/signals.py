@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 ENDING = tuple(
@@ -108,6 +110,55 @@ class EndingSignals:
             self._force()
 
 
+class Insistence:
+    """Notices that somebody insists on the end, and that the event loop does not hear it.
+
+    A loop hears of a signal when it turns. What Python itself calls runs as soon as the main thread
+    is at Python code, also in the midst of a callback that blocks the loop. `on_blocked` is called
+    in a thread, with the signal and the place where the main thread stands.
+    """
+
+    PATIENCE = 1.0  # seconds for a loop that is merely busy
+
+    def __init__(self, on_blocked: Callable[[signal.Signals, FrameType | None], None]) -> None:
+        self._on_blocked = on_blocked
+        self._before: dict[int, Any] = {}
+        self._asked = False  # the end, once; from the second time on it is insisted on
+        self._heard: threading.Event | None = None  # while it is waited for
+
+    def cover(self, *numbers: signal.Signals) -> None:
+        """Call this in the main thread, once the loop handles the signals; it still does.
+
+        From here on a signal also interrupts what the main thread waits for in the kernel: else it
+        would sit out a `recv`, and nobody would see that the loop is blocked.
+        """
+        for number in numbers:
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, self._on_signal)
+
+    def heard(self) -> None:
+        """The loop turns: called by what it calls for a signal, and at the end."""
+        if self._heard is not None:
+            self._heard.set()
+            self._heard = None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        asked, self._asked = self._asked, True
+        if (asked or number == signal.SIGQUIT) and self._heard is None:
+            self._heard = threading.Event()
+            with contextlib.suppress(RuntimeError):  # there may be no room for a thread
+                threading.Thread(
+                    target=self._wait, args=(signal.Signals(number), self._heard), daemon=True
+                ).start()
+        if callable(before := self._before[number]):
+            before(number, frame)
+
+    def _wait(self, number: signal.Signals, heard: threading.Event) -> None:
+        if not heard.wait(self.PATIENCE):
+            main = threading.main_thread().ident
+            self._on_blocked(number, sys._current_frames().get(main or 0))
+
+
 class Inbox:
     """While entered, the given signals wake whoever polls `fileno()`, and are kept for `take()`.
 
@@ -139,6 +190,10 @@ class Inbox:
 
     def fileno(self) -> int:
         return self._reader.fileno()
+
+    def was_ignored(self, number: int) -> bool:
+        """Before: whoever has started us wanted it so."""
+        return self._before[number] is signal.SIG_IGN
 
     def take(self) -> list[signal.Signals]:
         """What has come since, in order; the same one may have come more than once."""

@@ -41,6 +41,9 @@ HANDLED = (
 )  # fmt: skip
 
 
+REFUSED = 2  # the exit code where a start is no use, as the command has it for wrong options
+
+
 class Phase(Enum):
     """Only forwards, in this order; a phase may be left out."""
 
@@ -67,15 +70,19 @@ Told = TypeVar("Told", Handle, Importer)
 
 
 class Supervisor:
-    """See the module. `run` returns twice or more often: here, and in every child."""
+    """See the module. `run` returns twice or more often: here, and in every child.
 
-    def __init__(
+    `inbox` has been entered, with the signals of HANDLED.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it is made of is named
         self,
         config: Config,
         sockets: Sockets,
         workers: int,
         log: logging.Logger,
         *,
+        inbox: Inbox,
         upgrade: Upgrade,
         reloading: Reloading | None,
         keys: Keys,
@@ -93,28 +100,28 @@ class Supervisor:
         self.reloading = reloading
         self.keys = keys
         self._owner = owner
-        self._inbox = Inbox(HANDLED)
+        self._inbox = inbox
         self._terminal = has_terminal()
         self._stop_at = float("inf")
         self._kill_at = float("inf")
         self._watchman = Watchman(config, self.report)
+        self._given_up = False
         self._code: int | None = None
 
     def run(self) -> Birth | int:
         """Until the end: the exit code. In a child that was forked meanwhile: its birth."""
-        with self._inbox:
-            while self._code is None:
-                birth = self._start_missing()
-                if birth is not None:
-                    return birth
-                self._let_surplus_go()
-                self._see_complete()
-                self._look_for_the_end()
-                if self._code is None:
-                    self._wait()
-            if self._stopping:
-                self.report.notifier.stopping()
-                self.log.info("Stopped.")
+        while self._code is None:
+            birth = self._start_missing()
+            if birth is not None:
+                return birth
+            self._let_surplus_go()
+            self._see_complete()
+            self._look_for_the_end()
+            if self._code is None:
+                self._wait()
+        self.report.notifier.stopping()
+        if not self._given_up:
+            self.log.info("Stopped.")
         return self._code
 
     @property
@@ -214,19 +221,14 @@ class Supervisor:
             self.reopen_logs()
         elif self.phase is not Phase.SERVING:
             return
-        elif number is signal.SIGHUP and self._terminal and not has_terminal():
-            self.stop("SIGHUP: the terminal is gone; stopping.")
         elif number is signal.SIGHUP:
-            self.restart("SIGHUP")
+            self._on_hangup()
         elif number is signal.SIGTTIN:
             self.resize(self.crew.wanted + 1, "SIGTTIN")
         elif number is signal.SIGTTOU:
             self.resize(self.crew.wanted - 1, "SIGTTOU")
         elif number is signal.SIGUSR2:
-            try:
-                self.upgrade.begin(self.sockets.all, self.log)
-            except OSError as error:
-                self.report.on_no_fork(error, again=False)
+            self._begin_upgrade()
 
     def _on_ending_signal(self, number: signal.Signals) -> None:
         if self.phase is Phase.SERVING:
@@ -234,6 +236,21 @@ class Supervisor:
         else:
             self.log.info("%s: stopping at once.", number.name)
             self._force()
+
+    def _on_hangup(self) -> None:
+        """From somebody who wants new code, or from the kernel: our terminal has been closed."""
+        closed = self._terminal and not has_terminal()
+        self._terminal = self._terminal and not closed
+        if not closed:
+            self.restart("SIGHUP")
+        elif not self._inbox.was_ignored(signal.SIGHUP):  # as nohup has it
+            self.stop("SIGHUP: the terminal is gone; stopping.")
+
+    def _begin_upgrade(self) -> None:
+        try:
+            self.upgrade.begin(self.sockets.all, self.log)
+        except OSError as error:
+            self.report.on_no_fork(error, again=False)
 
     def reopen_logs(self) -> None:
         self.log.info("SIGUSR1: opening the log files again.")
@@ -253,6 +270,7 @@ class Supervisor:
         """Replace all workers, one at a time, by ones with new code."""
         self.crew.renew()
         self.report.on_restart(why)
+        self.keys.renew(self._pupils())
 
     def _reload(self, changed: str) -> None:
         """Files have changed: the old code answers nothing any more."""
@@ -294,7 +312,7 @@ class Supervisor:
         for importer in self.births.importers:
             importer.channel.send("shut")
             if not importer.ready:
-                os.kill(importer.pid, signal.SIGTERM)  # it imports, and hears nothing
+                importer.dismiss()
         for handle in self.crew.handles:
             if handle.active:
                 self._dismiss(handle, how)
@@ -304,24 +322,25 @@ class Supervisor:
             self.upgrade.stop()
             self._begin_stop("stop")
         self.phase = Phase.FORCED
-        self._kill_at = min(self._kill_at, time.monotonic() + KILL_AFTER)
+        now = time.monotonic()
+        self._kill_at = min(self._kill_at, now + KILL_AFTER)
         for handle in self.crew.handles:
             handle.channel.send("force")
+            self._watchman.hurry(handle, now)
 
     def _look_for_the_end(self) -> None:
-        if not self._stopping:
-            if self.reloading is None and (self.crew.hopeless or self.report.fatal):
-                self.report.on_hopeless()
-                self._code = 1
-                self._end_importers()
-        elif not self.crew.handles:
-            self._code = 0 if self.report.clean and self.phase is not Phase.FORCED else 1
-            self._end_importers()
-
-    def _end_importers(self) -> None:
-        self.births.end_importers()
-        if self.reloading is not None:
-            self.reloading.stop()
+        hopeless = self.crew.hopeless or self.report.fatal
+        # who repairs this with a new binary (SIGUSR2) must find our sockets
+        if hopeless and not (self._stopping or self.upgrade.channels or self.reloading):
+            self.report.on_hopeless()
+            self._given_up = True
+            self._begin_stop("stop")
+        if self._stopping and not self.crew.handles:
+            clean = self.report.clean and self.phase is not Phase.FORCED
+            self._code = REFUSED if self.report.fatal else int(self._given_up or not clean)
+            self.births.end_importers()
+            if self.reloading is not None:
+                self.reloading.stop()
 
     # ------------------------------------------------------------------------ what is heard
 
@@ -375,14 +394,20 @@ class Supervisor:
             importer.failure = Failure.read(rest)
         elif word == "unfit" and self.reloading is not None:
             self.reloading.warmth.on_failed(rest)
-        elif word in ("born", "died"):
-            seat, _, number = rest.partition(" ")
+        elif word in ("born", "unborn", "died"):
+            seat, _, said = rest.partition(" ")
             for handle in self.crew.handles:
                 if handle.seat.number == int(seat) and handle.importer == importer.pid:
-                    if word == "born":
-                        self.births.name(handle, int(number))
-                    else:
-                        handle.status = int(number)
+                    self._on_child_of_importer(handle, word, said)
+
+    def _on_child_of_importer(self, handle: Handle, word: str, said: str) -> None:
+        if word == "born":
+            self.births.name(handle, int(said))
+        elif word == "died":
+            handle.status = int(said)
+        else:
+            handle.unborn = True
+            handle.failure = Failure(self.report.no_fork(said), final=False)
 
     def _reap(self) -> None:
         crew = self.crew
@@ -402,7 +427,8 @@ class Supervisor:
                 self.report.on_importer_end(importer, first=first)
                 self._give_up_restart()
         self.births.dismiss_idle_importers(crew.handles, crew.generation)
-        self.upgrade.reap(self.log, stopping=self.phase is not Phase.SERVING)
+        if self.upgrade.reap(self.log) and self.report.complete and not self._stopping:
+            self._owner.on_complete()  # the pid file may name the one that has failed
         if self.reloading is not None:
             self.reloading.reap(self.births, stopping=self.phase is not Phase.SERVING)
 
@@ -418,6 +444,7 @@ class Supervisor:
         elif handle.was_ready:
             self.report.on_lost(handle, hung=before is State.HANGING)
             crew.on_lost(now - handle.ready_at, now)
+            self.report.on_early_ends(crew.not_before - now)
         else:
             first = crew.on_failed_start(handle.round, now)
             self.report.on_failed_start(handle, first=first)
@@ -430,6 +457,7 @@ class Supervisor:
         crew = self.crew
         if crew.rolling and crew.tries and crew.count(State.READY):
             self.report.on_restart_given_up()
+            self.births.settle_for_the_old(crew.generation)
             crew.settle_for_the_old()
 
     # ------------------------------------------------------------------------ what is due
@@ -442,9 +470,11 @@ class Supervisor:
             for handle in self.crew.handles:
                 self._watchman.kill(handle)
         self.report.answer_watchdog(now)
-        if self._watchman.look(self.crew.handles, now):
+        if self._watchman.look(self.crew.handles, self.births.importers, now):
             self.report.on_tick(now)
             self.keys.look(now, self._pupils())
+            # gone without a SIGHUP (disown): one that comes later is not for its end
+            self._terminal = self._terminal and has_terminal()
 
     def _pupils(self) -> list[Channel]:
         """Who reads certificates, or will fork those who do."""

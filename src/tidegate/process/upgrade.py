@@ -17,6 +17,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from tidegate.net.listener import Listener
 from tidegate.process.births import adopt, fork
 from tidegate.process.channel import Channel
+from tidegate.process.handle import send_signal
 
 PREDECESSOR = "TIDEGATE_PREDECESSOR"  # the descriptor of the channel to the process before
 LISTENERS = "TIDEGATE_LISTENERS"  # what Listener.heritage says, one a line
@@ -31,6 +32,7 @@ class Upgrade:
         self._predecessor: Channel | None = None
         self._successor: Channel | None = None
         self._successor_pid = 0
+        self._stopped = False
         descriptor = environ.pop(PREDECESSOR, "")
         if descriptor:
             self._predecessor = adopt(int(descriptor))
@@ -61,6 +63,9 @@ class Upgrade:
             return
         if self._successor is not None:
             log.warning("SIGUSR2: a new binary is starting already.")
+            return
+        if self._predecessor is not None:
+            log.warning("SIGUSR2: this process is a new binary itself, and has not taken over yet.")
             return
         ours, theirs = Channel.pair()
         self._successor_pid = fork()
@@ -96,28 +101,34 @@ class Upgrade:
         successor = self._successor
         if successor is None or "ready" not in successor.receive():
             return 0
+        if self._has_ended():
+            return 0  # right after it had said so
         pid, self._successor_pid = self._successor_pid, 0
         self._successor = None
         successor.close()
         log.info("Process %d has taken over; this one leaves.", pid)
         return pid
 
-    def reap(self, log: logging.Logger, *, stopping: bool) -> None:
+    def _has_ended(self) -> bool:
+        if self._successor_pid and os.waitpid(self._successor_pid, os.WNOHANG)[0]:
+            self._successor_pid = 0
+        return not self._successor_pid
+
+    def reap(self, log: logging.Logger) -> bool:
         """See whether the new binary has failed."""
-        if self._successor is None or not self._successor_pid:
-            return
-        ended, _ = os.waitpid(self._successor_pid, os.WNOHANG)
-        if ended:
-            self._successor.close()
-            self._successor, self._successor_pid = None, 0
-            if not stopping:
-                log.error("The new binary ended before it was ready: this one serves on.")
+        if self._successor is None or not self._has_ended():
+            return False
+        self._successor.close()
+        self._successor = None
+        if not self._stopped:
+            log.error("The new binary ended before it took over: this one serves on.")
+        return True
 
     def stop(self) -> None:
         """We are told to end: so is who was to follow us."""
+        self._stopped = True
         if self._successor_pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._successor_pid, signal.SIGTERM)
+            send_signal(self._successor_pid, signal.SIGTERM)
 
     def forget(self) -> None:
         """In a child that has nothing to do with either."""

@@ -174,9 +174,9 @@ def _check_folder(folder: str) -> None:
         )
     raise ConfigurationError(
         f"--reload-dir {folder} does not exist.",
-        f"Give a folder that does; this one was looked for in {os.getcwd()}."
+        f"Give a folder that is there; this one was looked for in {os.getcwd()}."
         if not os.path.isabs(folder)
-        else "Give a folder that does.",
+        else f"Give a folder that is there, or make this one (mkdir -p {folder}).",
     )
 
 

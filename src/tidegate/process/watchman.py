@@ -11,8 +11,10 @@ import signal
 from collections.abc import Sequence
 
 from tidegate.config import Config
+from tidegate.process.births import Importer
 from tidegate.process.handle import STACK_SIGNAL, Handle, State
 from tidegate.process.report import Report
+from tidegate.serving.drain import RELOAD
 
 TICK = 1.0  # seconds between two looks at the heartbeats
 STACK_WAIT = 0.5  # seconds a worker that hangs has to write its stack
@@ -34,7 +36,7 @@ class Watchman:
     def due(self) -> float:
         return min(self._next_look, self._stack_due)
 
-    def look(self, handles: Sequence[Handle], now: float) -> bool:
+    def look(self, handles: Sequence[Handle], importers: Sequence[Importer], now: float) -> bool:
         """See to all of them; True once a tick."""
         if now >= self._stack_due:
             self._stack_due = float("inf")
@@ -48,6 +50,10 @@ class Watchman:
         self._last_look, self._next_look = now, now + TICK
         for handle in handles:
             self._check(handle, now, late)
+        for importer in importers:
+            if not importer.ready and now - importer.told_slow >= SLOW_START:
+                importer.told_slow = now
+                self._report.on_slow_import(importer, now)
         return True
 
     def _check(self, handle: Handle, now: float, late: bool) -> None:
@@ -64,14 +70,26 @@ class Watchman:
         beaten = max(handle.seat.beaten, handle.since)
         if now - beaten > 2 * TICK and not late:
             handle.seat.leave()  # its share of the newcomers is for those who turn
+            if handle.state is State.LEAVING and handle.was_ready and not handle.told_deaf:
+                handle.told_deaf = True
+                self._report.on_deaf(handle, now - beaten)
         limit = self._config.timeout_worker_healthcheck
         if not limit or late or self._config.reload or handle.state is State.HANGING:
             return
         if now - beaten > limit:
             self._report.on_hang(handle, now - beaten, limit)
-            handle.enter(State.HANGING, now)
-            handle.kill(STACK_SIGNAL)
-            self._stack_due = now + STACK_WAIT
+            self._ask_for_stack(handle, now)
+
+    def _ask_for_stack(self, handle: Handle, now: float) -> None:
+        handle.enter(State.HANGING, now)
+        handle.kill(STACK_SIGNAL)
+        self._stack_due = now + STACK_WAIT
+
+    def hurry(self, handle: Handle, now: float) -> None:
+        """The end is forced: who does not hear that is not waited for."""
+        deaf = now - max(handle.seat.beaten, handle.ready_at) > 2 * TICK
+        if deaf and handle.was_ready and not handle.done_at and handle.state is State.LEAVING:
+            self._ask_for_stack(handle, now)
 
     def kill(self, handle: Handle) -> None:
         self._report.on_killed(handle)
@@ -81,8 +99,12 @@ class Watchman:
         """When a worker that was told to leave is killed."""
         if handle.done_at:
             return handle.done_at + KILL_AFTER
-        grace = self._config.timeout_graceful_shutdown
+        config = self._config
+        grace = config.timeout_graceful_shutdown
+        idle = 2 * config.drain_idle + config.timeout_linger
+        if config.reload:
+            grace, idle = RELOAD if grace is None else min(RELOAD, grace), 0.0
         if grace is None:
             return float("inf")
-        # both the requests and the application's shutdown have it
-        return handle.since + 2 * grace + self._config.drain_idle + KILL_AFTER
+        # both the requests and the application's shutdown have their grace
+        return handle.since + 2 * grace + idle + KILL_AFTER
