@@ -242,6 +242,10 @@ class Worker:
 
     def _on_last_request(self) -> None:
         if self._post is None:
+            self._log.info(
+                "It has served its requests (--limit-max-requests): stopping. Whoever started it "
+                "starts it again; with --supervise a new worker takes over without a gap."
+            )
             self.stop()
         else:
             self._post.ask_for_successor("it has served its requests (--limit-max-requests)")
