@@ -11,16 +11,28 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
+from tests.support.http2_drive import raw_frames
+from tests.support.http2_frames import (
+    DATA,
+    END_STREAM,
+    INITIAL_WINDOW,
+    PREFACE,
+    get,
+    settings,
+    window_update,
+)
 from tests.support.mixed_load import APP, KEPT, Mixed
 from tests.support.programs import need, running
 from tests.support.steady import Steady, read_wrk
-from tests.support.tls import Files
+from tests.support.tls import Files, client_context
 from tests.support.workers import Server, serving, wait_for_end
 
 pytestmark = [
@@ -33,7 +45,7 @@ ROADS = ["clear", "TLS"]
 
 @contextlib.contextmanager
 def server_on(
-    folder: Path, road: str, *options: str, workers: int = 2
+    folder: Path, road: str, *options: str, workers: int = 2, source: str = APP
 ) -> Iterator[tuple[Server, trustme.CA | None]]:
     """A server, and whom to trust if it speaks TLS. Its log is shown with whatever fails."""
     authority = trustme.CA() if road == "TLS" else None
@@ -41,7 +53,7 @@ def server_on(
     if authority is not None:
         files = Files(folder, "own").write(authority.issue_cert("127.0.0.1"))
         words += ["--ssl-certfile", files.cert, "--ssl-keyfile", files.key]
-    with serving(folder, APP, *words) as server:
+    with serving(folder, source, *words) as server:
         try:
             yield server, authority
         except BaseException as error:
@@ -93,8 +105,6 @@ def one_more_and_two_less(server: Server, before: set[int]) -> set[int]:
 
 def wait_for_one(watched: list[tuple[int, int]]) -> int:
     """Wait until one of two has ended; the other one."""
-    import select
-
     ended, _, _ = select.select([descriptor for _, descriptor in watched], [], [], 30)
     assert len(ended) == 1, f"of {watched} one should have ended, not {ended}"
     return next(pid for pid, descriptor in watched if descriptor not in ended)
@@ -189,6 +199,102 @@ def test_connections_that_rest_are_closed_in_good_order(road: str, tmp_path: Pat
             load.wait_until(lambda report: report.seen and report.seen <= new)
         assert not load.report.failures, load.report
         assert load.report.announced == 0, load.report
+
+
+# -- answers that end after their worker was told to leave ------------------------------------------
+
+LARGE = 1_500_000
+LATE = f"""
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({{"type": message["type"] + ".complete"}})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    if scope["path"] == "/late":  # until the client ends its request
+        await send({{"type": "http.response.body", "body": b"begun", "more_body": True}})
+        while (await receive()).get("more_body"):
+            pass
+    body = b"x" * {LARGE} if scope["path"] == "/large" else b"done"
+    await send({{"type": "http.response.body", "body": body}})
+"""
+LATE_POST = b"POST /late HTTP/1.1\r\nHost: tide.test\r\nContent-Length: 1\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: tide.test\r\n\r\n"
+LONE = ("--supervise", "--grace-body", "60s")
+
+
+def connected(port: int, authority: trustme.CA | None, protocol: str = "http/1.1") -> socket.socket:
+    """With little room for what comes."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    sock.settimeout(30)
+    sock.connect(("127.0.0.1", port))
+    if authority is None:
+        return sock
+    context = client_context(authority)
+    context.set_alpn_protocols([protocol])
+    return context.wrap_socket(sock, server_hostname="127.0.0.1")
+
+
+def read_to(sock: socket.socket, end: bytes) -> bytes:
+    got = b""
+    while end not in got:
+        data = sock.recv(65536)
+        assert data, f"closed after {got!r}"
+        got += data
+    return got
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_who_was_promised_another_request_may_ask_it(road: str, tmp_path: Path) -> None:
+    """The answer began before the restart, and ends when --drain-idle is over for those who rest."""
+    with server_on(tmp_path, road, *LONE, workers=1, source=LATE) as (server, authority):
+        (old,) = server.pids
+        with (
+            connected(server.port, authority) as late,
+            connected(server.port, authority) as resting,
+        ):
+            late.sendall(LATE_POST)
+            assert b"connection: close" not in read_to(late, b"begun")
+            resting.sendall(GET)
+            read_to(resting, b"done")
+            server.signal(signal.SIGHUP)
+            assert resting.recv(1) == b""
+            late.sendall(b".")
+            read_to(late, b"0\r\n\r\n")
+            late.sendall(GET)
+            assert b"connection: close" in read_to(late, b"done")
+        wait_for_end(old)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_slow_reader_of_http2_gets_all_of_its_answer(road: str, tmp_path: Path) -> None:
+    """Long after the server has handed it to its kernel, and said its last word."""
+    options = (*LONE, "--drain-idle", "5.5s")
+    with server_on(tmp_path, road, *options, workers=1, source=LATE) as (server, authority):
+        with (
+            connected(server.port, authority, "h2") as reader,
+            connected(server.port, authority) as resting,
+        ):
+            resting.sendall(GET)
+            read_to(resting, b"done")
+            reader.sendall(PREFACE + settings((INITIAL_WINDOW, 1 << 23)) + settings(ack=True))
+            reader.sendall(window_update(0, 1 << 23) + get(1, b"/large"))
+            got = reader.recv(8192)
+            server.signal(signal.SIGHUP)
+            # 160 KB/s, until there was time for all that may end the connection
+            while not select.select([resting], [], [], 0.05)[0]:
+                got += (data := reader.recv(8192))
+                reader.sendall(window_update(0, len(data)))
+            assert resting.recv(1) == b""
+            assert len(got) < LARGE
+            while data := reader.recv(65536):
+                got += data
+        frames = raw_frames(got)
+        assert sum(len(payload) for kind, _, _, payload in frames if kind == DATA) == LARGE
+        assert [kind for kind, flags, _, _ in frames if kind == DATA and flags & END_STREAM]
 
 
 # -- as wrk sees it --------------------------------------------------------------------------------

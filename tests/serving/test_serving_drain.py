@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import pytest
 from tests.support.apps import answer
@@ -15,6 +16,7 @@ from tests.support.websocket_frames import CLOSE
 from tidegate.serving.drain import Drain, Farewell
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+QUICK = b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n"
 BYE = b"connection: close\r\n"
 OK = b"\r\n\r\nok"
 UPGRADE = (
@@ -35,6 +37,18 @@ class Gated:
         if scope["path"] != "/quick":
             await self.gate.wait()
         await ok(scope, receive, send)
+
+
+class Begun(Gated):
+    """An answer that has begun, and ends when the gate opens."""
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/quick":
+            return await ok(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        await self.gate.wait()
+        return await send({"type": "http.response.body", "body": b"end"})
 
 
 async def chat(scope, receive, send):
@@ -170,6 +184,20 @@ def test_with_a_successor_one_that_has_only_just_come_is_served(leave):
         assert leaving.result() is True
 
 
+def test_with_a_successor_one_that_has_only_just_come_has_its_own_time_to_ask(leave):
+    with station(ok, drain_idle=5, timeout_head=60) as server:
+        keeps = server.accept()
+        leaving = leave(server, RETIRE)
+        server.advance(4.5)
+        peer = server.accept()
+        server.advance(4.5)
+        assert not keeps.alive
+        assert peer.alive
+        server.advance(0.5)
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
 def test_without_one_an_idle_connection_is_closed_at_once(leave):
     with station(ok) as server:
         peer = server.accept()
@@ -204,11 +232,120 @@ def test_a_second_request_behind_the_last_is_not_answered(leave):
 
 
 def test_who_still_says_nothing_after_drain_idle_is_closed(leave):
-    with station(ok, drain_idle=0.05) as server:
-        peer = server.accept()
+    with station(ok, drain_idle=5) as server:
+        peer, silent = server.accept(), server.accept()
         served(peer)
+        server.advance(8)
         leaving = leave(server, RETIRE)
+        server.advance(4.5)
+        assert peer.alive
+        assert silent.alive
+        server.advance(0.5)
+        assert parted(peer) == parted(silent) == b""
+        assert leaving.result() is True
+
+
+def test_an_answer_that_had_promised_a_next_request_leaves_it_its_time(leave):
+    """Its head went out before there was a successor, its end comes after --drain-idle."""
+    app = Begun()
+    with station(app, drain_idle=5) as server:
+        peer = server.accept()
+        peer.send(GET)
+        assert BYE not in peer.expect(b"begun")
+        leaving = leave(server, RETIRE)
+        server.advance(20)
+        app.gate.set()
+        peer.expect(b"end")
+        server.advance(4.5)
+        assert BYE in served(peer, QUICK)
         assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+def test_and_no_more_than_that(leave):
+    app = Begun()
+    with station(app, drain_idle=5, timeout_head=60) as server:
+        peer = server.accept()
+        peer.send(GET)
+        peer.expect(b"begun")
+        leaving = leave(server, RETIRE)
+        server.advance(7)
+        app.gate.set()
+        peer.expect(b"end")
+        server.advance(4.5)
+        assert peer.alive
+        server.advance(1)
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+@pytest.mark.parametrize("path", [b"/", b"/quick"], ids=["running", "answered"])
+def test_the_last_answer_has_the_grace_and_its_client_drain_idle_behind_it(
+    leave, monkeypatch, path
+):
+    with station(Gated(), drain_idle=5, timeout_graceful_shutdown=30) as server:
+        waits = []
+
+        async def wait(ends, timeout, return_when):
+            waits.append(timeout)
+            return set(), ends
+
+        server.accept().send(GET.replace(b"/", path, 1))
+        monkeypatch.setattr(asyncio, "wait", wait)
+        leaving = leave(server, RETIRE)
+        assert leaving.result() is (path == b"/quick")
+        assert sum(waits) == pytest.approx(30 + 5 * (path == b"/quick"))
+        monkeypatch.undo()
+
+
+def reader_of(server, size, *, kernel):
+    """A client with next to no room for an answer of so many bytes: where they wait."""
+    peer = server.accept(small=True)
+    if kernel:
+        peer.connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * size)
+    peer.send(GET)
+    server.turn(50)
+    assert peer.connection.untaken
+    assert bool(peer.connection.unsent) is not kernel
+    return peer
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["the kernel", "the outbox"])
+def test_who_still_reads_the_last_answer_may_ask_when_it_has(leave, kernel):
+    """A close would reach it with the answer's last byte, just when it asks again."""
+    size = 200_000
+
+    async def large(scope, receive, send):
+        if scope["path"] == "/quick":
+            return await ok(scope, receive, send)
+        return await answer(send, 200, [(b"content-length", b"%d" % size)], bytes(size))
+
+    with station(large, drain_idle=5) as server:
+        peer = reader_of(server, size, kernel=kernel)
+        leaving = leave(server, RETIRE)
+        for _ in range(15):
+            server.advance(2)
+            peer.read(8000)
+            server.turn()
+        assert peer.alive
+        assert peer.connection.untaken
+        server.until(lambda: peer.look().endswith(bytes(1000)) and not peer.connection.untaken)
+        server.advance(4.5)
+        peer.received.clear()
+        assert BYE in served(peer, QUICK)
+        parted(peer)
+        assert leaving.result() is True
+
+
+def test_who_reads_nothing_of_the_last_answer_is_waited_for_no_longer(leave):
+    async def large(scope, receive, send):
+        await answer(send, 200, [(b"content-length", b"60000")], bytes(60_000))
+
+    with station(large, drain_idle=5) as server:
+        peer = reader_of(server, 60_000, kernel=True)
+        leaving = leave(server, RETIRE)
+        server.advance(11)
+        assert not peer.alive
         assert leaving.result() is True
 
 
@@ -233,6 +370,38 @@ def test_at_the_end_of_drain_idle_a_request_under_way_goes_on(leave):
         assert peer.alive
         app.gate.set()
         assert BYE in parted(peer)
+        assert leaving.result() is True
+
+
+def test_an_upload_that_nobody_reads_is_taken_before_the_end(leave):
+    """The application has answered before the body was there: a reset would eat its answer."""
+    with station(ok, timeout_linger=2, grace_body=5) as server:
+        peer = server.accept()
+        leaving = leave(server, RETIRE)
+        peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
+        assert BYE in peer.expect(OK)
+        for _ in range(9):
+            server.advance(2)
+            assert peer.alive
+            peer.send(bytes(1000))
+        assert parted(peer) == b""
+        assert leaving.result() is True
+
+
+@pytest.mark.parametrize("farewell", Farewell)
+def test_what_is_still_being_opened_is_left_alone_where_a_successor_serves(leave, farewell):
+    with station(ok, proxy_protocol="127.0.0.1", timeout_tls_handshake=10) as server:
+        slow, silent = server.accept(), server.accept()
+        slow.send(b"PROXY TCP4 1.2.3.4")
+        leaving = leave(server, farewell)
+        server.advance(9)
+        assert slow.alive is silent.alive is (farewell is RETIRE)
+        if slow.alive:
+            slow.send(b" 5.6.7.8 1 2\r\n")
+            server.advance(4.5)  # of the five that it has for its request
+            assert not silent.alive
+            assert BYE in served(slow)
+            parted(slow)
         assert leaving.result() is True
 
 

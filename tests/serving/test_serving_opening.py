@@ -17,7 +17,7 @@ from tests.support.tls import Files, client_context
 from tidegate.net.tasks import EAGER
 from tidegate.protocol.http1 import engine as http1
 from tidegate.serving import tcp
-from tidegate.serving.tcp import LINGER_BOUND
+from tidegate.serving.lingering import LINGER_BOUND
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\r\n"

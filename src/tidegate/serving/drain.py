@@ -2,7 +2,9 @@
 
 With a successor on the same listener an idle HTTP/1 connection stays for one more request: its
 client cannot be told anything before it asks, and a request may be on its way at any moment. The
-answer then says `Connection: close`. After `--drain-idle` those that still say nothing are closed.
+answer then says `Connection: close`. Each that says nothing for `--drain-idle` is closed by the
+sweep (patience.py), counted from its last answer: one that is under way may have promised that the
+connection lives on. Those that are still being opened have `--timeout-tls-handshake`.
 """
 
 from __future__ import annotations
@@ -45,7 +47,6 @@ class Drain:
         self._forced = forced
         self._loop = asyncio.get_running_loop()
         self._empty: Future[None] = self._loop.create_future()
-        self._idle_timer: asyncio.TimerHandle | None = None
         self._exchanges_timer: asyncio.TimerHandle | None = None
 
     async def run(self, farewell: Farewell) -> bool:
@@ -55,10 +56,9 @@ class Drain:
         self._clock.tick()
         self._stop_exchanges()
         if farewell is Farewell.RETIRE:
-            floor.leaving = True
+            floor.leaving = self._config.drain_idle
             for connection in list(floor.connections):
                 connection.retire()
-            self._idle_timer = self._loop.call_later(self._config.drain_idle, self.end_idle)
         else:
             if self._config.reload:
                 self._keep_newcomers()
@@ -69,9 +69,8 @@ class Drain:
             return await self._wait(farewell)
         finally:
             floor.on_empty = None
-            for timer in (self._idle_timer, self._exchanges_timer):
-                if timer is not None:
-                    timer.cancel()
+            if self._exchanges_timer is not None:
+                self._exchanges_timer.cancel()
 
     def _stop_exchanges(self) -> None:
         """Event streams and WebSockets would never end by themselves; nor would those that begin
@@ -88,8 +87,6 @@ class Drain:
 
     def end_idle(self) -> None:
         """Who says nothing is not waited for any longer."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
         self._clock.tick()
         for connection in list(self._floor.connections):
             connection.stop()
@@ -112,6 +109,10 @@ class Drain:
             if farewell is Farewell.STOP or floor.running:
                 self._log.info("Stopping: waiting for %s", self._awaited())
             rest = None if grace is None else grace - quiet
+            done, _ = await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        if not done and farewell is Farewell.RETIRE and not floor.running:
+            # the last answers are out, and their clients may still ask
+            rest = self._config.drain_idle
             await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
         if self._empty.done():
             return True

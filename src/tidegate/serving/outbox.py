@@ -131,14 +131,18 @@ class Outbox:
         The kernel's send buffer may hold megabytes, and becomes writable again only once a third
         of it is free: what it took says little about how fast the peer reads.
         """
+        return self.sent - (self.in_kernel() or 0)
+
+    def in_kernel(self) -> int | None:
+        """What of `sent` the peer has not acknowledged; None where the system cannot tell."""
         try:
             from fcntl import ioctl
             from termios import TIOCOUTQ
 
             waiting = ioctl(self._sock.fileno(), TIOCOUTQ, b"\0\0\0\0")
         except (ImportError, OSError):
-            return self.sent
-        return self.sent - int.from_bytes(waiting, sys.byteorder)
+            return None
+        return int.from_bytes(waiting, sys.byteorder)
 
     def clear(self) -> None:
         self._pending = _NO_PENDING

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tidegate.asgi.wire import NEVER
 from tidegate.protocol.engine import Waiting
 from tidegate.serving.site import Terms
 
@@ -32,6 +33,9 @@ class Patience:
         "_head_of",
         "_head_since",
         "_opened",
+        "_rest",
+        "_rest_left",
+        "_rest_since",
         "_sent_since",
         "_taken_mark",
         "_terms",
@@ -42,6 +46,7 @@ class Patience:
         self._terms = terms
         self.first_deadline = now + terms.handshake
         self._opened = now
+        self._rest: float | None = None  # once a successor serves: kept idle for so long
         self._head_since = 0.0
         self._head_of = -1  # how many requests had begun before this head
         self._body_of = -1  # the request whose body is being timed
@@ -81,9 +86,15 @@ class Patience:
         self._taken_mark = taken
         return now + self._terms.send_grace
 
+    def on_retire(self, now: float, rest: float | None) -> float:
+        """It has one more request, and `rest` seconds to ask for it; returns when to look."""
+        self._rest, self._rest_since = rest, now
+        self._rest_left = 0  # bytes of answers that it had not taken at the last look
+        return NEVER if rest is None else now + rest
+
     def check(self, now: float, connection: TcpConnection) -> float:
         """Give up what is overdue; returns when to look again."""
-        looks = [now + LONGEST_LOOK]
+        looks = [now + (LONGEST_LOOK if self._rest is None else self._rest)]
         if connection.unsent and self._terms.send_rate:
             looks.append(self._check_sending(now, connection))
         waiting = connection.engine.waiting
@@ -102,12 +113,24 @@ class Patience:
         return min(looks)
 
     def _check_idle(self, now: float, connection: TcpConnection) -> float:
+        if self._rest is not None:
+            return self._check_rest(now, self._rest, connection)
         if connection.idle_since:
             until, option = connection.idle_since + self._terms.keep_alive, "timeout_keep_alive"
         else:
             until, option = self._opened + self._terms.head, "timeout_head"
         if now >= until and not connection.unsent:
             connection.give_up_idle(option)
+        return max(until, now)
+
+    def _check_rest(self, now: float, rest: float, connection: TcpConnection) -> float:
+        """It may ask once more, on the word of an answer that it may still have to read."""
+        left = connection.untaken
+        if left != self._rest_left:
+            self._rest_left, self._rest_since = left, now
+        until = max(connection.idle_since, self._rest_since) + rest
+        if now >= until and not connection.unsent:
+            connection.stop()
         return max(until, now)
 
     def _check_body(self, now: float, connection: TcpConnection) -> float:

@@ -87,7 +87,8 @@ class Floor:
         self.last_request = last_request
         self.on_empty: Callable[[], None] | None = None  # set while draining
         self.on_leave: Callable[[int], None] | None = None  # told how many are left
-        self.leaving = False  # a successor serves: each connection has one more request
+        # a successor serves: seconds in which each connection may ask once more (--drain-idle)
+        self.leaving: float | None = None
         self.connections: set[TcpConnection] = set()
         self.running: set[Exchange | Session] = set()
 

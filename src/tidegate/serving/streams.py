@@ -39,6 +39,7 @@ class StreamsConnection(TcpConnection):
 
     __slots__ = ()
 
+    talks = True
     engine: Http2Engine
     _patience: StreamPatience
 
@@ -51,7 +52,7 @@ class StreamsConnection(TcpConnection):
         self._patience = StreamPatience(site.terms, self._clock.now)
         self.engine = Http2Engine(site.limits, site.streams, site.defaults, self._read_file)
         self.deadline = self._patience.on_open(self._clock.now)
-        if site.floor.leaving:
+        if site.floor.leaving is not None:
             self.engine.retire()
 
     def receive(self, data: bytes) -> None:

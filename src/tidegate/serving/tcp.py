@@ -28,13 +28,13 @@ from tidegate.serving.writing import READING, Phase, Writing
 if TYPE_CHECKING:
     from tidegate.asgi.session import Session
     from tidegate.net.tls_socket import TlsSocket
+    from tidegate.serving.lingering import Lingering
     from tidegate.serving.streams import StreamsConnection
 
 READ_SIZE = 68 * 1024  # what is 64 KiB long, a WebSocket message say, comes whole with its head
 BODY_READ_SIZE = 256 * 1024  # while a body comes in: a quarter of the system calls
 LATE_READ_SIZE = 16 * 1024  # for who comes late in a batch
 SHARE = 32  # pipelined requests, or reads, a connection may have of one batch
-LINGER_BOUND = 16 * 1024 * 1024  # bytes thrown away while a refused client still sends
 
 BETWEEN = (Waiting.IDLE, Waiting.HEAD)  # no request is under way
 
@@ -44,10 +44,11 @@ class TcpConnection(Writing):
 
     # fmt: off
     __slots__ = (
-        "_batch", "_exchange", "_exchanges", "_fd", "_origin", "_read_size", "_recv", "_sock",
-        "_tls", "begun", "eof", "opening", "received",
+        "_batch", "_exchange", "_exchanges", "_fd", "_lingering", "_origin", "_read_size", "_recv",
+        "_sock", "_tls", "begun", "eof", "opening", "received",
     )
     # fmt: on
+    talks = False  # its peer sends while it reads an answer
 
     def __init__(self, site: Site, sock: socket.socket) -> None:
         super().__init__(site, sock)
@@ -59,6 +60,7 @@ class TcpConnection(Writing):
         self._read_size = READ_SIZE
         self._exchange: Exchange | Session | None = None
         self._exchanges: dict[int, Exchange | Session]  # by stream, where there are many
+        self._lingering: Lingering  # once our side is shut
         self.begun = 0  # requests
         self.eof = False
         self.received = 0
@@ -82,8 +84,8 @@ class TcpConnection(Writing):
             self.carry_streams()
         else:
             self.engine = first_engine(self._site, clear=tls is None)
-            if self._site.floor.leaving:
-                self.engine.retire()
+            if self._site.floor.leaving is not None:
+                self.retire()
 
     def carry_streams(self) -> StreamsConnection:
         """From here on HTTP/2 is spoken, by a connection that is the same but for its class."""
@@ -109,6 +111,7 @@ class TcpConnection(Writing):
         assert not isinstance(self._sock, socket.socket)
         self._sock = plain = self._sock.release()
         self._recv = plain.recv
+        self._write_through(plain)
         try:
             plain.send(answer)
         except OSError:
@@ -122,8 +125,8 @@ class TcpConnection(Writing):
         if self._phase:
             if self._phase is Phase.OPENING:
                 self.opening.on_readable()
-            elif self._phase is Phase.LINGERING:
-                self._discard()
+            elif self._phase is Phase.LINGERING and not self._lingering.discard(self._recv):
+                self.close()
             return
         size = self._read_size
         if size != READ_SIZE and self._clock.read() > self._clock.now + TURN:
@@ -341,6 +344,7 @@ class TcpConnection(Writing):
         """End after one more request: others serve here, and the client cannot be told so."""
         if self._phase is Phase.OPEN:
             self.engine.retire()
+            self.look_by(self._patience.on_retire(self._clock.now, self._site.floor.leaving))
             self._turn([])
 
     def stop(self) -> None:
@@ -370,6 +374,8 @@ class TcpConnection(Writing):
 
     def _linger(self) -> None:
         """Shut our side and throw input away for a while, so that no reset eats the answer."""
+        from tidegate.serving.lingering import Lingering
+
         self._phase = Phase.LINGERING
         self._lose_exchange()
         try:
@@ -380,22 +386,12 @@ class TcpConnection(Writing):
         except OSError:
             self.close()
             return
-        self.received = 0
-        self.deadline = self._clock.now + self._site.terms.linger
+        terms, now = self._site.terms, self._clock.now
+        self._lingering = Lingering(terms, now, self._outbox.in_kernel(), talks=self.talks)
+        self.deadline = now + terms.linger
         if self._watched is not READING:
             self._watched = READING
             self._site.poller.watch(self._fd, True, False)
-
-    def _discard(self) -> None:
-        try:
-            data = self._recv(BODY_READ_SIZE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        self.received += len(data)
-        if not data or self.received > LINGER_BOUND:
-            self.close()
 
     def end_now(self) -> None:
         """The grace is over: an answer that is not complete must not look so."""
@@ -454,7 +450,10 @@ class TcpConnection(Writing):
         if self._phase is not Phase.OPEN:
             if self._phase is Phase.OPENING:
                 self._site.floor.counters.fire("timeout_tls_handshake")
-            self.close()
+            elif self._phase is Phase.LINGERING:
+                self.deadline = self._lingering.look(now, self._outbox.in_kernel())
+            if self.deadline <= now:
+                self.close()
             return
         exchange = self._exchange
         look = self._patience.check(now, self)

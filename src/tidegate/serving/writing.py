@@ -61,9 +61,9 @@ class Writing:
         self.idle_since = 0.0  # 0: no request yet
         self.flush_due = False
 
-    def _write_through(self, tls: TlsSocket) -> None:
-        """From here on everything is encrypted."""
-        self._outbox = Outbox(tls, self._clock)
+    def _write_through(self, sock: socket.socket | TlsSocket) -> None:
+        """From here on everything is encrypted, or nothing is any more."""
+        self._outbox = Outbox(sock, self._clock)
 
     @property
     def backlog(self) -> int:
@@ -81,6 +81,11 @@ class Writing:
     @property
     def taken(self) -> int:
         return self._outbox.taken()
+
+    @property
+    def untaken(self) -> int:
+        """Bytes that the peer has not acknowledged, as far as the system can tell."""
+        return self._outbox.backlog + (self._outbox.in_kernel() or 0)
 
     @property
     def reading(self) -> bool:

@@ -145,6 +145,68 @@ def test_an_answer_whose_head_is_out_at_the_stop_is_finished() -> None:
     assert connection.engine.ending is Ending.STAGED
 
 
+# ---------------------------------------------------------------------------- bodies nobody reads
+
+
+def retire(connection: Drive) -> None:
+    connection.engine.retire()
+
+
+def stop(connection: Drive) -> None:
+    connection.engine.stop()
+
+
+@pytest.mark.parametrize("end", [retire, stop])
+@pytest.mark.parametrize("when", ["before", "within", "promised"])
+@pytest.mark.parametrize("raw", [post(b"Content-Length: 9\r\n", b"ab"), chunked(b"9\r\nab")])
+def test_the_rest_of_a_body_that_nobody_reads_is_taken_before_our_end(
+    end: Callable[[Drive], None], when: str, raw: bytes
+) -> None:
+    """What is on its way would have the kernel reset the connection, and the answer with it."""
+    connection = Drive(early=begin() if when == "promised" else silent)
+    if when == "before":
+        end(connection.feed(raw[:20]))
+        connection.feed(raw[20:])
+    else:
+        end(connection.feed(raw))
+    engine = connection.engine
+    if when == "promised":
+        engine.send_body(1, b"end", True)
+    else:
+        answer(connection, connection.asked[0])
+    connection.handle([])
+    assert (b"connection: close\r\n" in connection.output) is (when != "promised")
+    assert (engine.ending, engine.waiting) == (Ending.NO, Waiting.BODY)
+    connection.feed(b"cdefghi\r\n0\r\n\r\n" if b"chunked" in raw else b"cdefghi")
+    if end is retire and when == "promised":
+        assert engine.waiting is Waiting.IDLE, "it may ask once more"
+    else:
+        assert engine.ending is Ending.STAGED
+        quiet(connection)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"Content-Length: 9\r\nConnection: close\r\n", b"Content-Length: 70000\r\n",
+     b"Content-Length: 9\r\nExpect: 100-continue\r\n"],
+)  # fmt: skip
+def test_one_that_would_not_be_read_for_the_sake_of_the_connection_is_not(lines: bytes) -> None:
+    connection = drive(post(lines), whole=silent)
+    connection.engine.retire()
+    answer(connection, connection.asked[0])
+    assert connection.engine.ending is Ending.STAGED
+
+
+def test_one_of_unknown_length_is_taken_up_to_a_bound() -> None:
+    connection = drive(chunked(b"fffff\r\n"), whole=silent)
+    connection.engine.retire()
+    answer(connection, connection.asked[0])
+    connection.feed(bytes(60_000))
+    assert connection.engine.ending is Ending.NO
+    connection.feed(bytes(60_000))
+    assert connection.engine.ending is Ending.STAGED
+
+
 # ---------------------------------------------------------------------------- the client's end
 
 

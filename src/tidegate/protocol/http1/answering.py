@@ -75,7 +75,7 @@ class Answering:
         self._files = 0  # file slices among the output
 
     def _may_keep(self, end: bool) -> bool:
-        """Whether the connection may live on; `end`: the whole answer is known by now."""
+        """Decide whether the connection lives on; `end`: the whole answer is known by now."""
         raise NotImplementedError
 
     def _end_answer(self) -> None:
@@ -156,7 +156,6 @@ class Answering:
     def _connection_field(self, end: bool) -> bytes:
         """The held head with what has to be said about the connection, which is known only now."""
         if not self._may_keep(end):
-            self._keep = False
             return self._head[:-2] + b"connection: close\r\n\r\n"
         if self._parsed.old:
             return self._head[:-2] + b"connection: keep-alive\r\n\r\n"

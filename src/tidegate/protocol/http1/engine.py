@@ -65,6 +65,7 @@ class Http1Engine(Answering):
         "_chunked",
         "_discarded",
         "_known",
+        "_last",
         "_limits",
         "_most_unread",
         "_over",
@@ -105,7 +106,8 @@ class Http1Engine(Answering):
         self._unread = 0
         self._most_unread = UNREAD_BOUND
         self._discarded = 0
-        self._stopping = False
+        self._stopping = False  # what we answer next is the last
+        self._last = False  # and this is it: the client has been told, or nothing is promised to it
         self._over = False  # the peer sends no more than what is buffered
 
     # ------------------------------------------------------------------------ what comes in
@@ -262,7 +264,8 @@ class Http1Engine(Answering):
 
     def _begin_unusual(self, parsed: Parsed) -> None:
         """HTTP/1.0, a body, or the last request of its connection."""
-        self._keep = not (parsed.framing.closes or self._stopping)
+        self._keep = not parsed.framing.closes
+        self._last = self._stopping
         if parsed.end:
             self._reading = Reading.COMPLETE
         else:
@@ -367,10 +370,12 @@ class Http1Engine(Answering):
             self._put(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _may_keep(self, end: bool) -> bool:
-        if not self._keep or self._stopping or self._continue:
-            return False
         # a body that nobody will read: too long to be read for the sake of the connection?
-        return not (end and self._reading is Reading.FIXED and self._remaining > DISCARD_BOUND)
+        long = end and self._reading is Reading.FIXED and self._remaining > DISCARD_BOUND
+        if long or self._continue:
+            self._keep = False
+        self._last = self._stopping
+        return self._keep and not self._last
 
     def _end_answer(self) -> None:
         self._framing = DONE
@@ -396,7 +401,7 @@ class Http1Engine(Answering):
 
     def _end_exchange(self) -> None:
         """Request and answer are both whole: the next one, or the end."""
-        if self._keep and not (self._over and not self._buffer):
+        if self._keep and not self._last and not (self._over and not self._buffer):
             self._reading = Reading.HEAD
             self._parsed = NO_REQUEST
             self._unread = 0
@@ -435,7 +440,7 @@ class Http1Engine(Answering):
     def stop(self) -> None:
         """No more requests: `Connection: close` on the answer under way, or the end at once."""
         self.retire()
-        self._keep = False
+        self._last = True
         if self.waiting is Waiting.IDLE:
             self._reading = Reading.CLOSED
             self.ending = Ending.CLOSE
