@@ -258,6 +258,7 @@ class _Post:
     """A place beside workers that know nothing of each other; see `serving.worker.Post`."""
 
     leaving = False
+    patient = False  # --graceful-timeout is all there is
 
     def __init__(self, on_last_request: Callable[[], None]) -> None:
         self._on_last_request = on_last_request

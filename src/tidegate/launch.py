@@ -131,7 +131,8 @@ class Server:
         ready: Callable[[], None] | None = None,
     ) -> bool:
         if not await start(worker):
-            return False
+            log.info("Stopped.")
+            return True
         announce(self.config, facts_of(worker, found), sockets)
         for tell in (ready, self._on_started):
             if tell is not None:

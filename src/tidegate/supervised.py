@@ -154,7 +154,7 @@ class _House:
             try:
                 self._pid_file.write(taking_over=self._upgrade.taking_over)
             except ConfigurationError as error:  # it was writable at the start
-                log.error("%s", _told(error))
+                log.error("%s", str(error))
         self._sockets.take_over()
 
     def reopen_logs(self) -> None:
@@ -240,7 +240,7 @@ class _House:
         try:
             watch_for(self._config, birth.channel)
         except ConfigurationError as error:
-            birth.channel.send(f"failed {json.dumps({'text': _told(error)})}")
+            birth.channel.send(f"failed {json.dumps({'text': str(error)})}")
             return NOT_STARTED
         return 0
 
@@ -258,7 +258,7 @@ class _House:
             with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
                 return runner.run(self._serve(post, found))
         except ConfigurationError as error:
-            post.failed(text=_told(error), final=True)
+            post.failed(text=str(error), final=True)
         except Exception:
             post.failed(text=f"A worker failed.\n{traceback.format_exc()}", final=False)
         return NOT_STARTED
@@ -288,7 +288,7 @@ class _House:
                 self._on_started()
             return 0 if await worker.run() else 1
         except LifespanFailed as error:  # what it waits for may be there in a second
-            post.failed(text=_told(error), final=False)
+            post.failed(text=str(error), final=False)
             return NOT_STARTED
         finally:
             self._sockets.close()
@@ -303,7 +303,7 @@ class _House:
             self._assume()
             return find(self._config)
         except ConfigurationError as error:
-            failed(text=_told(error), final=True)
+            failed(text=str(error), final=True)
         except Exception:
             failed(text=f"The application cannot be loaded.\n{traceback.format_exc()}", final=True)
         return None
@@ -337,10 +337,6 @@ class _House:
         from tidegate.process.warming import foreign_modules
 
         post.tell_modules(foreign_modules(reloading.loaded))
-
-
-def _told(error: ConfigurationError) -> str:
-    return f"{error.message}\n{error.hint}" if error.hint else error.message
 
 
 def _reloading(config: Config) -> Reloading | None:

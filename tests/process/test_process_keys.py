@@ -130,6 +130,30 @@ def test_one_who_is_gone_does_not_keep_it_from_the_others(pems, pupils):
     assert theirs[2].receive() == ["files"]
 
 
+def test_who_was_too_busy_is_sent_the_new_keys_again(tmp_path):
+    files = {name: tmp_path / name for name in ("cert.pem", "key.pem")}
+    for path in files.values():
+        path.write_text("old")
+    options = {"ssl_certfile": str(files["cert.pem"]), "ssl_keyfile": str(files["key.pem"])}
+    keys = Keys(Config(**options, ssl_reload_interval=0), handed=True)
+    files["key.pem"].write_text("renewed")
+    told = []
+
+    def channel(name, *answers):
+        left = list(answers)
+
+        def send_with(line, descriptors):
+            told.append(name)
+            return left.pop(0)
+
+        return SimpleNamespace(send_with=send_with, fileno=lambda: 5, ended=False)
+
+    keys.renew([channel("free", True), channel("busy", False, False, True)])
+    for now in range(4):
+        keys.look(now, [])
+    assert told == ["free", "busy", "busy", "busy"]
+
+
 def test_what_comes_where_nobody_wants_it_is_closed():
     reading, writing = os.pipe()
     Keys(Config(), handed=False).receive(SimpleNamespace(take_descriptors=lambda: [writing]))

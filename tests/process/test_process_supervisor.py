@@ -16,7 +16,7 @@ from tidegate.process import upgrade as upgrade_module
 from tidegate.process.channel import Channel
 from tidegate.process.crew import TRIES
 from tidegate.process.handle import STACK_SIGNAL, State
-from tidegate.process.supervisor import Phase
+from tidegate.process.supervisor import HANGUP, REFUSED, Phase
 from tidegate.process.watchman import KILL_AFTER, SLOW_START
 
 READY, LEAVING, HANGING = State.READY, State.LEAVING, State.HANGING
@@ -107,7 +107,18 @@ def test_a_server_that_is_given_up_ends_those_who_still_start(said, sent):
     assert side.receive() == ["stop"]
     house.crew.handles.clear()
     house._look_for_the_end()
-    assert house._code == 2
+    assert house._code == REFUSED
+
+
+def test_a_first_start_that_failed_is_forgotten_once_one_succeeds(said):
+    """With --reload it is waited for: the end that follows may be in good order."""
+    house = a_house()
+    house.report.fatal = True
+    ready(house)
+    house._on_ending_signal(signal.SIGTERM)
+    house.crew.handles.clear()
+    house._look_for_the_end()
+    assert house._code == 0
 
 
 def test_it_is_not_given_up_while_a_new_binary_starts(said):
@@ -148,6 +159,13 @@ def test_a_forced_end_gives_a_loop_that_turns_its_time(said, sent):
 # -- looks -----------------------------------------------------------------------------------------
 
 
+def beats(house, handle, now):
+    """It turns, and is looked at."""
+    handle.seat = SimpleNamespace(beaten=now, leave=lambda: None)
+    house._watchman._next_look = 0.0
+    house._watchman.look([handle], [], now)
+
+
 def look(house, after=0.0):
     house._watchman.look(house.crew.handles, house.births.importers, time.monotonic() + after)
 
@@ -164,7 +182,7 @@ def test_one_that_leaves_and_does_not_answer_is_named_once(said):
 
 @pytest.mark.parametrize(("options", "longest"), [
     ({}, 2 * 30 + 2 * 5 + 2 + KILL_AFTER),
-    ({"reload": True, "app": "tide:app"}, 2 * 2 + KILL_AFTER),
+    ({"reload": True, "app": "tide:app"}, 2 * 30 + 2 * 5 + 2 + KILL_AFTER),
     ({"timeout_graceful_shutdown": 1, "drain_idle": 0, "timeout_linger": 0}, 2 + KILL_AFTER),
 ])  # fmt: skip
 def test_one_that_does_not_leave_is_killed_when_all_grace_is_over(options, longest, said, sent):
@@ -172,14 +190,36 @@ def test_one_that_does_not_leave_is_killed_when_all_grace_is_over(options, longe
     handle, _side = ready(house)
     handle.pid = 4711
     handle.enter(LEAVING, 1000.0)
-    for now in (1000.0, 1000.0 + longest):
-        house._watchman._next_look = 0.0
-        house._watchman.look([handle], [], now)
+    for after, expected in ((0.0, []), (longest, []), (longest + 0.1, [(4711, signal.SIGKILL)])):
+        beats(house, handle, 1000.0 + after)
+        assert sent == expected
+    handle.let_go()
+
+
+def test_who_does_not_answer_at_a_reload_is_not_waited_for_so_long(said, sent):
+    house = a_house(reload=True, app="tide:app")
+    handle, _side = ready(house)
+    handle.pid = 4711
+    handle.enter(LEAVING, 1000.0)
+    for after in range(10):
+        house._watchman.look([handle], [], 1000.0 + after)
         assert sent == []
-    house._watchman._next_look = 0.0
-    house._watchman.look([handle], [], 1000.1 + longest)
+    house._watchman.look([handle], [], 1010.0)
     assert sent == [(4711, signal.SIGKILL)]
     handle.let_go()
+
+
+def test_one_found_deaf_after_the_end_was_forced_is_shown_too(said, sent):
+    house = a_house()
+    handle, _side = ready(house)
+    handle.pid = 4711
+    house._on_ending_signal(signal.SIGINT)
+    house._on_ending_signal(signal.SIGINT)
+    assert sent == []
+    for after in (0.5, 1.5, 2.5):
+        look(house, after)
+    assert sent == [(4711, STACK_SIGNAL)]
+    assert "does not answer" not in said.text
 
 
 def test_a_slow_import_is_named(said):
@@ -302,8 +342,18 @@ def test_a_hangup_long_after_the_terminal_has_gone_is_for_new_code(monkeypatch):
     house._terminal = True
     monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: False)
     house._on_time(time.monotonic() + 60)
+    house._closed_at -= HANGUP
     house._on_signal(signal.SIGHUP)
     assert (house.phase, house.crew.generation) == (Phase.SERVING, 1)
+
+
+def test_a_shell_may_take_its_time_to_pass_the_hangup_on(monkeypatch):
+    house = a_house()
+    house._terminal = True
+    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: False)
+    house._on_time(time.monotonic() + 60)
+    house._on_signal(signal.SIGHUP)
+    assert (house.phase, house.crew.generation) == (Phase.STOPPING, 0)
 
 
 def test_a_hangup_while_the_terminal_is_there_is_for_new_code(monkeypatch):

@@ -107,6 +107,23 @@ tell(watched=len(upgrade.channels), logged=logged)
     assert "this one serves on" in line
 
 
+def test_what_nohup_has_said_is_passed_on():
+    told = run(
+        """
+import logging
+from tidegate.process.upgrade import Upgrade
+signal.signal(signal.SIGHUP, lambda *_: None)
+code = "import os, signal, sys; os.write(1, (sys.argv[1] % (signal.getsignal(1) == signal.SIG_IGN)).encode())"
+sys.orig_argv[1:] = ["-c", code, '{"ignored": "%s"}\\n']
+for nohup in (True, False):
+    upgrade = Upgrade({}, ".")
+    upgrade.begin((), logging.getLogger("x"), nohup=nohup)
+    os.wait()
+"""
+    )
+    assert told == [{"ignored": "True"}, {"ignored": "False"}]
+
+
 def test_a_new_binary_that_starts_yet_is_followed_by_nobody(caplog):
     """Else the first would never hear that it may leave."""
     ours, theirs = Channel.pair()

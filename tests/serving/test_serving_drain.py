@@ -13,6 +13,7 @@ from tests.support.http2_frames import PREFACE, get, settings
 from tests.support.http2_station import LARGEST, Client
 from tests.support.websocket_frames import CLOSE
 
+from tidegate.config import Config
 from tidegate.serving.drain import Drain, Farewell
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -61,18 +62,18 @@ async def chat(scope, receive, send):
 class Leave:
     """A drain of a station's worker, turned by hand."""
 
-    def __init__(self, server: Station, farewell: Farewell) -> None:
+    def __init__(self, server: Station, farewell: Farewell, *, tail: bool = True) -> None:
         self.server = server
         self.worker = server.worker
-        self.task = server.loop.create_task(self._run(farewell))
+        self.task = server.loop.create_task(self._run(farewell, tail))
         server.turn()
 
-    async def _run(self, farewell: Farewell) -> bool:
+    async def _run(self, farewell: Farewell, tail: bool) -> bool:
         worker = self.worker
         self.drain = Drain(
             worker._floor, worker.clock, worker._config, self.server.log, worker._forced
         )
-        return await self.drain.run(farewell)
+        return await self.drain.run(farewell, tail=tail)
 
     @property
     def over(self) -> bool:
@@ -94,8 +95,8 @@ class Leave:
 def leave():
     made = []
 
-    def begin(server, farewell):
-        made.append(one := Leave(server, farewell))
+    def begin(server, farewell, **more):
+        made.append(one := Leave(server, farewell, **more))
         return one
 
     yield begin
@@ -105,6 +106,11 @@ def leave():
 def served(peer, request=GET):
     peer.send(request)
     return peer.expect(OK)
+
+
+def reloads(server):
+    """As with --reload, whose application is a name and not, as here, an object."""
+    server.worker._config = Config(app="main:app", reload=True)
 
 
 def parted(peer):
@@ -280,9 +286,11 @@ def test_and_no_more_than_that(leave):
 
 
 @pytest.mark.parametrize("path", [b"/", b"/quick"], ids=["running", "answered"])
+@pytest.mark.parametrize("tail", [True, False])
 def test_the_last_answer_has_the_grace_and_its_client_drain_idle_behind_it(
-    leave, monkeypatch, path
+    leave, monkeypatch, path, tail
 ):
+    """But for Gunicorn, which kills: the application is still to be ended."""
     with station(Gated(), drain_idle=5, timeout_graceful_shutdown=30) as server:
         waits = []
 
@@ -292,9 +300,9 @@ def test_the_last_answer_has_the_grace_and_its_client_drain_idle_behind_it(
 
         server.accept().send(GET.replace(b"/", path, 1))
         monkeypatch.setattr(asyncio, "wait", wait)
-        leaving = leave(server, RETIRE)
+        leaving = leave(server, RETIRE, tail=tail)
         assert leaving.result() is (path == b"/quick")
-        assert sum(waits) == pytest.approx(30 + 5 * (path == b"/quick"))
+        assert sum(waits) == pytest.approx(30 + 5 * (tail and path == b"/quick"))
         monkeypatch.undo()
 
 
@@ -347,6 +355,33 @@ def test_who_reads_nothing_of_the_last_answer_is_waited_for_no_longer(leave):
         server.advance(11)
         assert not peer.alive
         assert leaving.result() is True
+
+
+def test_at_a_reload_who_has_only_just_connected_is_answered(leave):
+    """Its request may be on the way. Who has asked before, and is idle, is closed at once."""
+    with station(ok) as server:
+        reloads(server)
+        new, idle = server.accept(), server.accept()
+        served(idle)
+        one = leave(server, STOP)
+        parted(idle)
+        assert not one.over
+        assert BYE in served(new)
+        parted(new)
+        assert one.result() is True
+
+
+def test_at_a_reload_who_has_only_just_connected_and_is_silent_is_not_waited_for(
+    leave, monkeypatch
+):
+    monkeypatch.setattr("tidegate.serving.drain.NEW", 0.01)
+    with station(ok) as server:
+        reloads(server)
+        new = server.accept()
+        one = leave(server, STOP)
+        server.until(lambda: one.over)
+        parted(new)
+        assert one.result() is True
 
 
 def test_told_to_stop_while_it_drains_it_waits_for_the_idle_no_longer(leave):

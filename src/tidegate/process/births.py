@@ -185,7 +185,11 @@ class Births:
         for importer in self.importers:
             if importer.generation == generation:
                 importer.generation = _NOBODY_S
-        old = [one for one in self.importers if one.ready and one.generation > NO_GENERATION]
+        old = [
+            one
+            for one in self.importers
+            if one.ready and not one.dismissed and one.generation > NO_GENERATION
+        ]
         if old:
             old[-1].generation = generation
 

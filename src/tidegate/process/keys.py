@@ -25,6 +25,7 @@ class Keys:
         self.files: HandedFiles | None = None
         self._interval = config.ssl_reload_interval
         self._next_look = 0.0
+        self._missed: list[Channel] = []
         self._paths: list[str] = []
         if handed and config.ssl_certfile is not None:
             self._paths = tls_paths(
@@ -34,6 +35,8 @@ class Keys:
 
     def look(self, now: float, channels: Iterable[Channel]) -> None:
         """Now and then, what `renew` does."""
+        if self._missed:
+            self._send([one for one in self._missed if one.fileno() >= 0 and not one.ended])
         if self._interval and now >= self._next_look:
             self._next_look = now + self._interval
             self.renew(channels)
@@ -46,11 +49,14 @@ class Keys:
         if {path: disk.stamp(path) for path in self._paths} == self.files.stamps():
             return
         self.files = HandedFiles.from_disk(self._paths)
+        self._send(channels)
+
+    def _send(self, channels: Iterable[Channel]) -> None:
+        assert self.files is not None
         descriptor = _in_memory(self.files.dump())
         try:
-            sent = [channel.send_with("files", (descriptor,)) for channel in channels]
-            if not all(sent):
-                log.error("New certificates could not be sent to each process: it is too busy.")
+            # who is too busy to take them is sent them again
+            self._missed = [one for one in channels if not one.send_with("files", (descriptor,))]
         finally:
             os.close(descriptor)
 

@@ -45,6 +45,8 @@ class Served(Protocol):
 class Post:
     """One worker's place. `seat` is its row on the board."""
 
+    patient = True  # see Watchman
+
     def __init__(self, birth: Birth, config: Config, keys: Keys) -> None:
         assert birth.seat is not None
         self.seat = birth.seat

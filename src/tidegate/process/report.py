@@ -47,6 +47,7 @@ class Report:
 
     def on_ready(self, handle: Handle) -> None:
         """A worker serves."""
+        self.fatal = False
         if self.complete:
             took = 1000 * (time.monotonic() - handle.born)
             self._log.info("Worker %d is ready (%.0f ms).", handle.pid, took)
@@ -223,13 +224,12 @@ class Report:
             seconds,
         )
 
-    def on_killed(self, handle: Handle) -> None:
+    def on_killed(self, handle: Handle, *, forced: bool) -> None:
         self.clean = False
-        why = (
-            "a thread that is no daemon, or what runs at exit, keeps it"
-            if handle.done_at
-            else "its grace is over"
-        )
+        if handle.done_at:
+            why = "a thread that is no daemon, or what runs at exit, keeps it"
+        else:
+            why = "it was told to end at once" if forced else "its grace is over"
         self._log.warning("Worker %d does not end (%s): killed.", handle.pid, why)
 
     def _verdict(self, handle: Handle, *, hung: bool = False) -> str:

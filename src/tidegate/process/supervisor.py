@@ -41,6 +41,7 @@ HANDLED = (
 )  # fmt: skip
 
 
+HANGUP = 5.0  # seconds in which a shell passes on that the terminal is closed, if it does (disown)
 REFUSED = 2  # the exit code where a start is no use, as the command has it for wrong options
 
 
@@ -101,7 +102,8 @@ class Supervisor:
         self.keys = keys
         self._owner = owner
         self._inbox = inbox
-        self._terminal = has_terminal()
+        self._terminal = has_terminal()  # we belong to one, and it is there
+        self._closed_at = -HANGUP
         self._stop_at = float("inf")
         self._kill_at = float("inf")
         self._watchman = Watchman(config, self.report)
@@ -239,16 +241,22 @@ class Supervisor:
 
     def _on_hangup(self) -> None:
         """From somebody who wants new code, or from the kernel: our terminal has been closed."""
-        closed = self._terminal and not has_terminal()
-        self._terminal = self._terminal and not closed
+        self._look_for_terminal()
+        closed = time.monotonic() < self._closed_at + HANGUP
+        self._closed_at = -HANGUP
         if not closed:
             self.restart("SIGHUP")
         elif not self._inbox.was_ignored(signal.SIGHUP):  # as nohup has it
             self.stop("SIGHUP: the terminal is gone; stopping.")
 
+    def _look_for_terminal(self) -> None:
+        if self._terminal and not has_terminal():
+            self._terminal, self._closed_at = False, time.monotonic()
+
     def _begin_upgrade(self) -> None:
+        nohup = self._inbox.was_ignored(signal.SIGHUP)
         try:
-            self.upgrade.begin(self.sockets.all, self.log)
+            self.upgrade.begin(self.sockets.all, self.log, nohup=nohup)
         except OSError as error:
             self.report.on_no_fork(error, again=False)
 
@@ -337,7 +345,8 @@ class Supervisor:
             self._begin_stop("stop")
         if self._stopping and not self.crew.handles:
             clean = self.report.clean and self.phase is not Phase.FORCED
-            self._code = REFUSED if self.report.fatal else int(self._given_up or not clean)
+            refused = self._given_up and self.report.fatal
+            self._code = REFUSED if refused else int(self._given_up or not clean)
             self.births.end_importers()
             if self.reloading is not None:
                 self.reloading.stop()
@@ -473,8 +482,7 @@ class Supervisor:
         if self._watchman.look(self.crew.handles, self.births.importers, now):
             self.report.on_tick(now)
             self.keys.look(now, self._pupils())
-            # gone without a SIGHUP (disown): one that comes later is not for its end
-            self._terminal = self._terminal and has_terminal()
+            self._look_for_terminal()
 
     def _pupils(self) -> list[Channel]:
         """Who reads certificates, or will fork those who do."""

@@ -53,8 +53,10 @@ class Upgrade:
             self._predecessor.close()
             self._predecessor = None
 
-    def begin(self, listeners: Sequence[Listener], log: logging.Logger) -> None:
-        """Start the new binary."""
+    def begin(
+        self, listeners: Sequence[Listener], log: logging.Logger, *, nohup: bool = False
+    ) -> None:
+        """Start the new binary. `nohup`: the end of a terminal is not to be heeded."""
         if os.getpid() == 1:
             log.error(
                 "SIGUSR2: this is process 1 of its container, which ends with it, whoever took "
@@ -70,6 +72,8 @@ class Upgrade:
         ours, theirs = Channel.pair()
         self._successor_pid = fork()
         if not self._successor_pid:
+            if nohup:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
             self._become_new(listeners, theirs)
         theirs.close()
         self._successor = ours

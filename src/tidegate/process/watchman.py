@@ -31,6 +31,7 @@ class Watchman:
         self._last_look = 0.0
         self._next_look = 0.0
         self._stack_due = float("inf")
+        self._forced = False  # the end is
 
     @property
     def due(self) -> float:
@@ -62,23 +63,31 @@ class Watchman:
                 handle.told_slow = now
                 self._report.on_slow_start(handle, now)
             return
-        if handle.state is State.LEAVING and now > self._latest_end(handle):
+        beaten = max(handle.seat.beaten, handle.since)
+        deaf = now - beaten > 2 * TICK and not late
+        if handle.state is State.LEAVING and now > self._latest_end(handle, deaf=deaf):
             self.kill(handle)
             return
         if handle.done_at:
             return
-        beaten = max(handle.seat.beaten, handle.since)
-        if now - beaten > 2 * TICK and not late:
+        if deaf:
             handle.seat.leave()  # its share of the newcomers is for those who turn
-            if handle.state is State.LEAVING and handle.was_ready and not handle.told_deaf:
-                handle.told_deaf = True
-                self._report.on_deaf(handle, now - beaten)
+            if handle.state is State.LEAVING and handle.was_ready:
+                self._on_deaf(handle, now, now - beaten)
         limit = self._config.timeout_worker_healthcheck
         if not limit or late or self._config.reload or handle.state is State.HANGING:
             return
         if now - beaten > limit:
             self._report.on_hang(handle, now - beaten, limit)
             self._ask_for_stack(handle, now)
+
+    def _on_deaf(self, handle: Handle, now: float, seconds: float) -> None:
+        """It was told to leave, and does not hear it."""
+        if self._forced:
+            self._ask_for_stack(handle, now)
+        elif not handle.told_deaf:
+            handle.told_deaf = True
+            self._report.on_deaf(handle, seconds)
 
     def _ask_for_stack(self, handle: Handle, now: float) -> None:
         handle.enter(State.HANGING, now)
@@ -87,24 +96,25 @@ class Watchman:
 
     def hurry(self, handle: Handle, now: float) -> None:
         """The end is forced: who does not hear that is not waited for."""
+        self._forced = True
         deaf = now - max(handle.seat.beaten, handle.ready_at) > 2 * TICK
         if deaf and handle.was_ready and not handle.done_at and handle.state is State.LEAVING:
             self._ask_for_stack(handle, now)
 
     def kill(self, handle: Handle) -> None:
-        self._report.on_killed(handle)
+        self._report.on_killed(handle, forced=self._forced)
         handle.kill(signal.SIGKILL)
 
-    def _latest_end(self, handle: Handle) -> float:
+    def _latest_end(self, handle: Handle, *, deaf: bool) -> float:
         """When a worker that was told to leave is killed."""
         if handle.done_at:
             return handle.done_at + KILL_AFTER
         config = self._config
         grace = config.timeout_graceful_shutdown
-        idle = 2 * config.drain_idle + config.timeout_linger
-        if config.reload:
-            grace, idle = RELOAD if grace is None else min(RELOAD, grace), 0.0
+        if config.reload and deaf:  # somebody waits for the new code
+            return handle.since + 2 * RELOAD + KILL_AFTER
         if grace is None:
             return float("inf")
         # both the requests and the application's shutdown have their grace
+        idle = 2 * config.drain_idle + config.timeout_linger
         return handle.since + 2 * grace + idle + KILL_AFTER

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tidegate.asgi.session import Session
     from tidegate.config import Config
 
+NEW = 0.5  # seconds for the first request of those who connect at the moment of a reload
 RELOAD = 2.0  # seconds of grace at most where somebody waits for the new code
 AGAIN = 0.25  # seconds until requests that have begun meanwhile are told of the end
 NAMED = 10  # requests named in the log when they keep a stop waiting
@@ -48,9 +49,13 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._empty: Future[None] = self._loop.create_future()
         self._exchanges_timer: asyncio.TimerHandle | None = None
+        self._newcomers_timer: asyncio.TimerHandle | None = None
 
-    async def run(self, farewell: Farewell) -> bool:
-        """Wait until the floor is empty; False if requests were left when the grace was over."""
+    async def run(self, farewell: Farewell, *, tail: bool = True) -> bool:
+        """Wait until the floor is empty; False if requests were left when the grace was over.
+
+        `tail`: after the grace there is time for those who may still ask (--drain-idle).
+        """
         floor = self._floor
         floor.on_empty = self._on_empty
         self._clock.tick()
@@ -60,17 +65,16 @@ class Drain:
             for connection in list(floor.connections):
                 connection.retire()
         else:
-            if self._config.reload:
-                self._keep_newcomers()
-            self.end_idle()
+            self._end_reading(newcomers=not self._config.reload)
         if not floor.connections and not floor.running:
             self._on_empty()
         try:
-            return await self._wait(farewell)
+            return await self._wait(farewell, tail)
         finally:
             floor.on_empty = None
-            if self._exchanges_timer is not None:
-                self._exchanges_timer.cancel()
+            for timer in (self._exchanges_timer, self._newcomers_timer):
+                if timer is not None:
+                    timer.cancel()
 
     def _stop_exchanges(self) -> None:
         """Event streams and WebSockets would never end by themselves; nor would those that begin
@@ -79,23 +83,27 @@ class Drain:
             exchange.stop()
         self._exchanges_timer = self._loop.call_later(AGAIN, self._stop_exchanges)
 
-    def _keep_newcomers(self) -> None:
-        """Who has only just connected is about to ask: with the old code, rather than in vain."""
-        for connection in list(self._floor.connections):
-            if not connection.begun:
-                connection.retire()
-
     def end_idle(self) -> None:
         """Who says nothing is not waited for any longer."""
         self._clock.tick()
+        self._end_reading(newcomers=True)
+
+    def _end_reading(self, *, newcomers: bool) -> None:
+        """`newcomers`: those, too, who have only just connected. Else they are about to ask, and
+        are answered rather than sent away; in a moment they are not new any more."""
         for connection in list(self._floor.connections):
-            connection.stop()
+            if newcomers or connection.begun:
+                connection.stop()
+            else:
+                connection.retire()
+        if not newcomers:
+            self._newcomers_timer = self._loop.call_later(NEW, self.end_idle)
 
     def _on_empty(self) -> None:
         if not self._empty.done():
             self._empty.set_result(None)
 
-    async def _wait(self, farewell: Farewell) -> bool:
+    async def _wait(self, farewell: Farewell, tail: bool) -> bool:
         floor = self._floor
         grace = self._config.timeout_graceful_shutdown
         if self._config.reload:
@@ -110,7 +118,7 @@ class Drain:
                 self._log.info("Stopping: waiting for %s", self._awaited())
             rest = None if grace is None else grace - quiet
             done, _ = await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-        if not done and farewell is Farewell.RETIRE and not floor.running:
+        if not done and tail and farewell is Farewell.RETIRE and not floor.running:
             # the last answers are out, and their clients may still ask
             rest = self._config.drain_idle
             await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)

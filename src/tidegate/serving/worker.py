@@ -50,6 +50,10 @@ class Post(Protocol):
 
     @property
     def leaving(self) -> bool: ...
+    @property
+    def patient(self) -> bool:
+        """Whoever ends us waits for --drain-idle beyond all grace."""
+
     def is_fuller(self, connections: int, taken: int) -> bool: ...
     def progress(self) -> int: ...
     def show(self, connections: int) -> None: ...
@@ -291,7 +295,8 @@ class Worker:
         """Serve until stopped, drain, end the application; True if all of it went in good order."""
         farewell = await asyncio.shield(self._stopping)
         self._stop_accepting(farewell)
-        drained = await self._drain.run(farewell)
+        patient = self._post is None or self._post.patient
+        drained = await self._drain.run(farewell, tail=patient)
         self._close_all()
         clean = await self._end_lifespan()
         if self._health:
