@@ -170,10 +170,10 @@ def serve_config(config: Config, *, on_started: Callable[[], None] | None = None
         from tidegate.supervised import supervise
 
         return supervise(config, on_started=on_started)
-    from tidegate.process.systemd import Notifier, Patience
+    from tidegate.process.systemd import Extension, Notifier
 
     # before there is a loop: at import, and in Django's ready(), synchronous queries are welcome
-    with Patience(Notifier()):
+    with Extension(Notifier()):
         found = find(config)
     with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
         server = Server(config, found=found, on_started=on_started)

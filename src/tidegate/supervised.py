@@ -29,6 +29,7 @@ from tidegate.net.sockets import Sockets
 from tidegate.observe.logs import set_label, set_up_again
 from tidegate.process.births import Birth, Role, deaf_to_terminal, release_signals
 from tidegate.process.keys import Keys
+from tidegate.process.last_words import last_words
 from tidegate.process.pid_file import PidFile
 from tidegate.process.post import Post
 from tidegate.process.privileges import Identity, resolve
@@ -92,10 +93,7 @@ def _end_process(code: int, *, in_order: bool) -> NoReturn:
             threading._shutdown()  # type: ignore[attr-defined]
         with contextlib.suppress(Exception):
             atexit._run_exitfuncs()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
+    last_words()
     os._exit(code)
 
 
@@ -154,7 +152,7 @@ class _House:
             try:
                 self._pid_file.write(taking_over=self._upgrade.taking_over)
             except ConfigurationError as error:  # it was writable at the start
-                log.error("%s", str(error))
+                log.error("%s", error)
         self._sockets.take_over()
 
     def reopen_logs(self) -> None:

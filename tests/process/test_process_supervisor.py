@@ -324,12 +324,18 @@ def test_the_importer_before_bears_who_is_missing_after_a_restart_was_given_up()
 # -- SIGHUP, and a terminal ------------------------------------------------------------------------
 
 
+def at_a_terminal(monkeypatch, *, there):
+    """A supervisor that was started at one; `there`: it is so by now."""
+    house = a_house()
+    house._terminal = True
+    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: there)
+    return house
+
+
 @pytest.mark.parametrize(("ignored", "phase"), [(False, Phase.STOPPING), (True, Phase.SERVING)])
 def test_the_end_of_the_terminal_is_the_end_unless_nohup_was_said(ignored, phase, monkeypatch):
-    house = a_house()
+    house = at_a_terminal(monkeypatch, there=False)
     house._inbox.was_ignored = lambda number: ignored
-    house._terminal = True
-    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: False)
     house._on_signal(signal.SIGHUP)
     assert (house.phase, house.crew.generation) == (phase, 0)
     house._on_signal(signal.SIGHUP)
@@ -338,9 +344,7 @@ def test_the_end_of_the_terminal_is_the_end_unless_nohup_was_said(ignored, phase
 
 def test_a_hangup_long_after_the_terminal_has_gone_is_for_new_code(monkeypatch):
     """Started with `disown`: the shell has left, and nobody was told."""
-    house = a_house()
-    house._terminal = True
-    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: False)
+    house = at_a_terminal(monkeypatch, there=False)
     house._on_time(time.monotonic() + 60)
     house._closed_at -= HANGUP
     house._on_signal(signal.SIGHUP)
@@ -348,18 +352,14 @@ def test_a_hangup_long_after_the_terminal_has_gone_is_for_new_code(monkeypatch):
 
 
 def test_a_shell_may_take_its_time_to_pass_the_hangup_on(monkeypatch):
-    house = a_house()
-    house._terminal = True
-    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: False)
+    house = at_a_terminal(monkeypatch, there=False)
     house._on_time(time.monotonic() + 60)
     house._on_signal(signal.SIGHUP)
     assert (house.phase, house.crew.generation) == (Phase.STOPPING, 0)
 
 
 def test_a_hangup_while_the_terminal_is_there_is_for_new_code(monkeypatch):
-    house = a_house()
-    house._terminal = True
-    monkeypatch.setattr("tidegate.process.supervisor.has_terminal", lambda: True)
+    house = at_a_terminal(monkeypatch, there=True)
     house._on_time(time.monotonic() + 60)
     house._on_signal(signal.SIGHUP)
     assert (house.phase, house.crew.generation) == (Phase.SERVING, 1)

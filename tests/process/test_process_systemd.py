@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.process.systemd import Notifier, Patience
+from tidegate.process.systemd import Extension, Notifier
 
 WAIT = 20
 
@@ -163,18 +163,18 @@ def test_the_environment_is_that_of_the_process(monkeypatch):
 
 def test_patience_is_asked_for_at_once_and_again(manager, monkeypatch):
     monkeypatch.setattr("tidegate.process.systemd.EXTENSION", 0.01)
-    with Patience(manager.notifier()):
+    with Extension(manager.notifier()):
         for _ in range(3):
             assert manager.heard() == ["EXTEND_TIMEOUT_USEC=20000"]
 
 
 def test_patience_where_nobody_listens_starts_no_thread():
-    with Patience(Notifier({})):
+    with Extension(Notifier({})):
         assert not asking()
 
 
 def test_patience_that_has_ended_leaves_no_thread(manager):
-    patience = Patience(manager.notifier())
+    patience = Extension(manager.notifier())
     patience.begin()
     assert manager.heard() == ["EXTEND_TIMEOUT_USEC=20000000"]
     assert asking()

@@ -17,7 +17,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -26,6 +25,7 @@ from typing import NamedTuple
 from tidegate.process.board import Board, Seat
 from tidegate.process.channel import Channel
 from tidegate.process.handle import Failure, Handle, send_signal
+from tidegate.process.last_words import flush_streams
 from tidegate.process.signals import forget_signals_in_children
 
 _PATIENCE = 2.0  # seconds for importers to end
@@ -85,9 +85,7 @@ def fork() -> int:
     In the child the signals that end or change a process are held: it still has its parent's
     handlers, which would swallow them. `release_signals` lets them in.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
+    flush_streams()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     pid = -1
     try:

@@ -7,13 +7,10 @@ refused in a sentence that says how to have one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -27,10 +24,9 @@ from tidegate.process.signals import (
     Insistence,
     forget_signals_in_children,
 )
-from tidegate.process.systemd import Notifier, Patience
+from tidegate.process.systemd import Extension, Notifier
 
 _NEEDING = ("SIGUSR2", "SIGTTIN", "SIGTTOU")
-_CALLED_BY_US = f"{os.sep}tidegate{os.sep}asgi{os.sep}"
 _LAST_WORDS = 2.0  # seconds; whoever reads our output may be stuck, too
 
 
@@ -71,7 +67,7 @@ class Lone:
         self._log = log
         self._access = access
         self._notifier = Notifier(os.environ)
-        self._patience = Patience(self._notifier)
+        self._extension = Extension(self._notifier)
         self._ending = EndingSignals(self._loop, self._on_ending, self._on_insisted)
         self._insistence = Insistence(self._on_blocked)
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -98,11 +94,11 @@ class Lone:
             except ConfigurationError:
                 self.__exit__()
                 raise
-        self._patience.begin()
+        self._extension.begin()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._patience.end()
+        self._extension.end()
         self._insistence.heard()
         if self._pid_file is not None:
             self._pid_file.remove()
@@ -121,7 +117,7 @@ class Lone:
 
     def ready(self) -> None:
         """Connections are accepted."""
-        self._patience.end()
+        self._extension.end()
         self._notifier.ready("serving")
         self._pet()
 
@@ -182,7 +178,10 @@ class Lone:
             os._exit(1)
 
     def _tell_place(self, number: signal.Signals, frame: FrameType | None) -> None:
-        stack = _stack_of_application(frame)
+        from tidegate.process.last_words import last_words
+        from tidegate.process.stacks import of_application
+
+        stack = of_application(frame)
         place = f"{stack[-1].filename}, line {stack[-1].lineno}" if stack else "an unknown place"
         self._log.error(
             "%s: the event loop does not hear it, since it is blocked in %s. Ending at once.\n%s",
@@ -191,15 +190,4 @@ class Lone:
             "".join(stack.format()).rstrip(),
         )
         self._access.flush()
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
-
-
-def _stack_of_application(frame: FrameType | None) -> traceback.StackSummary:
-    """Where it stands, without those of our frames that have called it."""
-    stack = traceback.extract_stack(frame) if frame is not None else traceback.StackSummary()
-    ours = [at for at, one in enumerate(stack) if _CALLED_BY_US in one.filename]
-    below = ours[-1] + 1 if ours else 0
-    return traceback.StackSummary.from_list(stack[below:] or stack)
+        last_words()

@@ -13,11 +13,9 @@ import time
 from tidegate.process.births import Importer
 from tidegate.process.crew import Crew
 from tidegate.process.handle import Failure, Handle, State
+from tidegate.process.stacks import indented
 from tidegate.process.systemd import EXTENSION, Notifier
 from tidegate.process.verdict import OomCounter, verdict
-
-_CALLED_BY_US = f"{os.sep}tidegate{os.sep}asgi{os.sep}"
-STACK_LINES = 40  # of a worker that hung or crashed
 
 
 class Report:
@@ -100,7 +98,7 @@ class Report:
                 "Worker %d ended before it was ready: %s.%s",
                 handle.pid,
                 self._verdict(handle),
-                _indented(handle.stack),
+                indented(handle.stack),
             )
         self._say_next_try()
 
@@ -192,7 +190,7 @@ class Report:
             "Worker %d is gone: %s.%s",
             handle.pid,
             self._verdict(handle, hung=hung),
-            _indented(handle.stack),
+            indented(handle.stack),
         )
 
     def on_hang(self, handle: Handle, seconds: float, limit: float) -> None:
@@ -267,14 +265,3 @@ class Report:
     def _status(self) -> str:
         serving = self._crew.count(State.READY)
         return f"{serving} worker{'s' * (serving != 1)} serving"
-
-
-def _indented(stack: str) -> str:
-    """The stack below the sentence, if there is one."""
-    lines = stack.splitlines()
-    ours = next((at for at, line in enumerate(lines) if _CALLED_BY_US in line), len(lines))
-    if ours > 1:  # the frames above are the application's, those below ours
-        lines = lines[:ours]
-    if len(lines) > STACK_LINES:
-        lines = [*lines[:STACK_LINES], "..."]
-    return "".join(f"\n{line}" for line in lines)

@@ -74,7 +74,7 @@ class Notifier:
             pass  # gone, full or not for us: there is nobody else to tell
 
 
-class Patience:
+class Extension:
     """From `begin` to `end` a slow start is waited for, whatever this thread is busy with."""
 
     def __init__(self, notifier: Notifier) -> None:

@@ -72,14 +72,12 @@ class Upgrade:
         ours, theirs = Channel.pair()
         self._successor_pid = fork()
         if not self._successor_pid:
-            if nohup:
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            self._become_new(listeners, theirs)
+            self._become_new(listeners, theirs, nohup=nohup)
         theirs.close()
         self._successor = ours
         log.info("SIGUSR2: a new binary starts, process %d.", self._successor_pid)
 
-    def _become_new(self, listeners: Sequence[Listener], channel: Channel) -> None:
+    def _become_new(self, listeners: Sequence[Listener], channel: Channel, *, nohup: bool) -> None:
         """In the child. Never returns."""
         try:
             for descriptor in (channel.fileno(), *(one.sock.fileno() for one in listeners)):
@@ -93,6 +91,8 @@ class Upgrade:
                 os.chdir(self._folder)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_DFL)  # our parent's handler would lose it
+            if nohup:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
         except BaseException as error:
