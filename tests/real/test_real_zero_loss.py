@@ -316,7 +316,7 @@ def test_wrk_loses_nothing(event: str, road: str, tmp_path: Path) -> None:
                 left = server.expect_line(r"Worker (\d+) leaves: it has served", times=5)
                 wait_for_end(*map(int, left))
             else:
-                load.wait_until_only(EVENTS[event](server, workers))
+                load.wait_for_none_but(EVENTS[event](server, workers))
             load.wait_for_more()
             wrk.signal(signal.SIGINT)  # it prints what it has
             assert wrk.wait() == 0, wrk.output

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Self
 
 import trustme
-from tests.support.steady import PATIENCE, Report, Steady
+from tests.support.steady import PATIENCE, Steady
 
 # `/` answers at once; `/slow` in four pieces, so that a worker has to leave in the midst of it.
 APP = """
@@ -92,20 +92,25 @@ class Mixed:
 
     def wait_until_only(self, workers: set[int]) -> None:
         """All of these workers answer what is asked from now on, and nobody else does."""
-        self.mark()
-        self._wait(lambda report: report.seen >= workers)
+        self.wait_until_seen(workers)
         assert self.seen == workers, f"{workers} should answer: {self}"
 
-    def wait_until_seen(self, workers: set[int]) -> None:
-        """These workers answer what is asked from now on, whoever else does."""
+    def wait_for_none_but(self, workers: set[int]) -> None:
+        """Each kind is answered, and only by these workers, what is asked from now on."""
         self.mark()
-        self._wait(lambda report: report.seen >= workers)
-
-    def _wait(self, condition: Callable[[Report], bool]) -> None:
-        # a kind that keeps its connections may never meet one of them; who opens new ones does
         for kind, load in self.loads.items():
-            if KINDS[kind].get("fresh"):
-                load.wait_until(condition, PATIENCE, f"every worker for {kind}")
+            load.wait_until(lambda report: report.seen, PATIENCE, f"an answer for {kind}")
+        assert self.seen <= workers, f"nobody but {workers} should answer: {self}"
+
+    def wait_until_seen(self, workers: set[int]) -> None:
+        """These workers answer what is asked from now on, whoever else does.
+
+        One kind may never meet one of them: newcomers go to whoever has fewer connections, and who
+        keeps a connection keeps its worker. Among all kinds there is somebody for each worker.
+        """
+        self.mark()
+        any_load = next(iter(self.loads.values()))  # it asks again at every tick
+        any_load.wait_until(lambda _: self.seen >= workers, PATIENCE, f"an answer of all {workers}")
 
     # ------------------------------------------------------------------------ figures
 
