@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from typing import Any
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Ctrl+C works in all that the tests start, also where they are a script's background job: such
+    a job ignores SIGINT, which is handed down, and what ignores it is not interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
