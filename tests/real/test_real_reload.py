@@ -43,11 +43,13 @@ def test_the_next_answer_comes_from_the_new_code(folder: Path, options: tuple[st
         assert ask(server.port).facts["code"] == "first"
         old = server.pids
         for times, code in enumerate(("second", "third", "fourth"), 1):
+            mark = server.mark()
             write_app(folder, code)
             server.expect_line(r"Changed: tide\.py\. Reloading\.", times=times)
             wait_for_end(*old)
-            old = sorted({ask(server.port).facts["pid"] for _ in range(12)})
             assert {ask(server.port).facts["code"] for _ in range(6)} == {code}
+            new = server.expect_line(r"Worker (\d+) is ready", times=len(old), after=mark)
+            old = list(map(int, new))
         server.signal(signal.SIGTERM)
         assert server.wait() == 0, server.output
 
@@ -94,8 +96,10 @@ def test_an_import_error_is_shown_once_and_waited_out(
 ) -> None:
     with serving(folder, *DELAY, *options) as server:
         server.expect_line(r"\d workers?: ")  # one that still starts might read the new code
+        old = server.pids
         write_app(folder, before="raise RuntimeError('not yet')\n")
         server.expect("Waiting for a change.")
+        wait_for_end(*old)  # until then one of them may answer
         with connect(server.port) as waiting:
             waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
             # what would be tried again would have been, by the time of another process's start
