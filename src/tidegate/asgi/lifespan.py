@@ -198,8 +198,12 @@ class Lifespan:
         if error is None:
             self.phase = Phase.LEFT
             self._log.debug("The application's lifespan returned %s.", during)
+            return
+        self.phase = Phase.BROKEN
+        if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
+            # Who ends it so has said why.
+            self._log.debug("The application's lifespan was cancelled %s.", during)
         else:
-            self.phase = Phase.BROKEN
             self._log.error("The application's lifespan raised %s.", during, exc_info=error)
 
     def _on_slow(self) -> None:
