@@ -71,6 +71,7 @@ fuzz: $(TOOLS) ## the codecs against damaged input, a minute each (FUZZ_SECONDS=
 	@$(PY) -m tests.fuzz.http1 $(FUZZ_SECONDS)
 	@$(PY) -m tests.fuzz.websocket $(FUZZ_SECONDS)
 	@$(PY) -m tests.fuzz.http2 $(FUZZ_SECONDS)
+	@$(PY) -m pytest -n auto --hypothesis-profile=search -m hypothesis $(ARGS)
 
 clean: ## remove everything that was built, environments too
 	rm -rf .venv .venv-* .bench-venv build dist .mypy_cache .ruff_cache .hypothesis .pytest_cache

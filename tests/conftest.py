@@ -1,4 +1,8 @@
-"""What holds for every test: soak runs only when asked for, and what was skipped is told at the end."""
+"""What holds for every test: soak runs only when asked for, and what was skipped is told at the end.
+
+Tests that make up their input (hypothesis) make up the same each time, so that one commit has one
+verdict; `make fuzz` searches on, with the profile `search`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("tests", settings.get_profile("search"), derandomize=True)
+settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -58,7 +58,7 @@ def as_said(said: Any) -> dict[str, Any]:
 
 class TestTwoRoads:
     @given(st.lists(option_words(), max_size=8), st.sampled_from([[], ["main:app"]]), st.randoms())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_agree(self, options: list[list[str]], app: list[str], random: Any) -> None:
         groups = [*options, app]
         random.shuffle(groups)

@@ -198,12 +198,12 @@ def test_limit_concurrency_serves_again_afterwards(http: Http) -> None:
 
 def test_timeout_request_answers_503_and_cancels(http: Http, transport: Transport) -> None:
     app = Held()
-    with http.serve(app, transport, timeout_request=0.01) as site:
+    with http.serve(app, transport, timeout_request=0.2) as site:
         found = app.hold(site, "/held/long").read()
         assert found.status == 503
         assert found.all(b"retry-after") != []
         assert app.over.next() == "cancelled"
-        assert "GET /held/long" in site.log.expect("longer than 0.01 s").getMessage()
+        assert "GET /held/long" in site.log.expect("longer than 0.2 s").getMessage()
         assert site.request().body == b"ok"
 
 
@@ -218,7 +218,7 @@ def test_timeout_request_cuts_off_an_answer_that_has_begun(http: Http) -> None:
         finally:
             over.put(True)
 
-    with http.serve(app, timeout_request=0.01) as site:
+    with http.serve(app, timeout_request=0.2) as site:
         with pytest.raises(IncompleteError) as caught:
             site.request()
         assert caught.value.partial == b"half"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,6 @@ def test_statement_72_shutdown_comes_last(http: Http) -> None:
     """After accepting stopped, the requests ended and the connections are closed."""
     order: list[str] = []
     begun, gate, closed = Gate(), Gate(), Gate()
-    address: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -137,14 +135,15 @@ def test_statement_72_shutdown_comes_last(http: Http) -> None:
         await send(STARTED)
         assert (await receive())["type"] == "lifespan.shutdown"
         order.append("shutdown")
-        with contextlib.suppress(ConnectionRefusedError):
-            await asyncio.to_thread(socket.create_connection, address[0], 5)
+        if await asyncio.to_thread(knock, http, path):
             order.append("still listening")
         await closed.passed()
         await send(ENDED)
 
-    with http.serve(app, lifespan="on") as site:
-        address.append(site.server.address)
+    with (
+        short_folder() as folder,  # the number of a port might be somebody else's by then
+        http.serve(app, lifespan="on", uds=(path := str(folder / "s"))) as site,
+    ):
         idle, busy = site.client(), site.client()
         call = busy.begin()
         begun.wait()

@@ -284,9 +284,9 @@ def test_another_machine_s_address_is_refused():
 
 
 def test_open_listeners_opens_all_or_none():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
     with socket.create_server(("127.0.0.1", 0)) as taken:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            free = probe.getsockname()[1]
         pair = (tcp("127.0.0.1", free), tcp("127.0.0.1", taken.getsockname()[1]))
         with pytest.raises(ConfigurationError) as caught:
             open_listeners(pair, BACKLOG, MODE)

@@ -34,8 +34,12 @@ def _logging_as_it_was(monkeypatch):
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     loggers = [logging.getLogger(), *map(logging.getLogger, OURS)]
+    # --log-config disables whatever loggers there are, those of other tests too
+    loggers += [
+        one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)
+    ]
     before = [(one, one.level, one.propagate, one.disabled, list(one.handlers)) for one in loggers]
-    for one in loggers[1:]:
+    for one in loggers[1 : 1 + len(OURS)]:
         one.handlers, one.propagate, one.disabled = [], True, False
         one.setLevel(logging.NOTSET)
     yield

@@ -151,6 +151,7 @@ def test_a_forced_end_gives_a_loop_that_turns_its_time(said, sent):
     house = a_house()
     handle, side = ready(house)
     handle.pid = 4711
+    handle.ready_at += 600  # it turns, however long this test takes
     house._on_ending_signal(signal.SIGINT)
     house._on_ending_signal(signal.SIGINT)
     assert (handle.state, sent, side.receive()) == (LEAVING, [], ["stop", "force"])

@@ -357,8 +357,9 @@ def test_who_reads_nothing_of_the_last_answer_is_waited_for_no_longer(leave):
         assert leaving.result() is True
 
 
-def test_at_a_reload_who_has_only_just_connected_is_answered(leave):
+def test_at_a_reload_who_has_only_just_connected_is_answered(leave, monkeypatch):
     """Its request may be on the way. Who has asked before, and is idle, is closed at once."""
+    monkeypatch.setattr("tidegate.serving.drain.NEW", 600)
     with station(ok) as server:
         reloads(server)
         new, idle = server.accept(), server.accept()

@@ -144,7 +144,7 @@ class Http2Client:
         """Each piece alone: the next leaves once the server has read the last (on Linux)."""
         for piece in pieces:
             self.send(piece)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + (self.socket.gettimeout() or 30)
             with contextlib.suppress(OSError):  # it has ended the connection: to be read later
                 while unread_by_peer(self.socket):
                     assert time.monotonic() < deadline, "the server does not read what was sent"

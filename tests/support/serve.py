@@ -70,6 +70,17 @@ class Running:
         """Call something in the server's loop."""
         self.loop.call_soon_threadsafe(function, *arguments)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The loop stands still meanwhile, and then finds at once whatever has come."""
+        stands, goes = threading.Event(), threading.Event()
+        self.call(lambda: (stands.set(), goes.wait(WAIT)))
+        try:
+            assert stands.wait(WAIT)
+            yield
+        finally:
+            goes.set()
+
     def stop(self) -> None:
         """Stop gracefully and wait for the end."""
         assert self._thread is not None

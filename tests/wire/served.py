@@ -26,6 +26,13 @@ class Served(Generic[App]):
     def connect(self, timeout: float = PATIENCE) -> RawClient:
         return RawClient(self.server.path or self.server.address, timeout)
 
+    def begun(self, raw: bytes) -> RawClient:
+        """A connection that the server finds with this on it, however slow the client is."""
+        with self.server.held():
+            client = self.connect()
+            client.send(raw)
+        return client
+
     def ask(self, raw: bytes) -> RawResponse:
         """The answer to one request on a connection of its own."""
         with self.connect() as client:

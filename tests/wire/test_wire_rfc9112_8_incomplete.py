@@ -171,8 +171,7 @@ class TestTooSlow:
     @pytest.mark.parametrize("raw", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n" + HOST])
     def test_head_that_stops_is_408(self, hasty: Served[Echo], raw: bytes) -> None:
         hasty.app.calls.clear()
-        with hasty.connect() as client:
-            client.send(raw)
+        with hasty.begun(raw) as client:
             response = client.read_response()
             assert (response.status, closes(response)) == (408, True)
             assert client.read_eof() == b""
@@ -183,23 +182,20 @@ class TestTooSlow:
     )
     def test_body_that_stops_is_408(self, hasty: Served[Echo], raw: bytes) -> None:
         hasty.app.calls.clear()
-        with hasty.connect() as client:
-            client.send(raw)
+        with hasty.begun(raw) as client:
             response = client.read_response()
             assert (response.status, closes(response)) == (408, True)
             assert client.read_eof() == b""
         assert [call for call in hasty.app.calls if call.ended] == []
 
     def test_second_head_that_stops_is_408(self, hasty: Served[Echo]) -> None:
-        with hasty.connect() as client:
-            client.send(get("/a") + b"GET /b HTTP/1.1\r\n")
+        with hasty.begun(get("/a") + b"GET /b HTTP/1.1\r\n") as client:
             assert client.read_response().status == 200
             assert client.read_response().status == 408
 
     def test_idle_connection_ends_without_a_word(self, hasty: Served[Echo]) -> None:
         """9.5: an answer nobody asked for could be taken for the next request's."""
-        with hasty.connect() as client:
-            client.send(get("/a"))
+        with hasty.begun(get("/a")) as client:
             assert client.read_response().status == 200
             assert client.read_eof() == b""
 

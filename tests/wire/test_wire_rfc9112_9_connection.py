@@ -241,13 +241,12 @@ class TestTearDown:
             assert client.read_response().status == 413
             assert client.read_eof() == b""
 
-    def test_discarded_input_is_not_parsed(self, server: Served[Echo]) -> None:
-        server.app.calls.clear()
-        with server.connect() as client:
+    def test_discarded_input_is_not_parsed(self) -> None:
+        with served(Echo(), timeout_linger=PATIENCE) as running, running.connect() as client:
             client.send_pieces([b"GET / HTTP/2.0\r\n\r\n", get("/smuggled"), get("/smuggled")])
             assert client.read_response().status == 505
             assert client.read_eof() == b""
-        assert server.app.calls == []
+            assert running.app.calls == []
 
     def test_lingering_has_an_end(self) -> None:
         """A client that neither reads nor leaves is cut off after timeout_linger."""

@@ -23,11 +23,9 @@ from tidegate.protocol.engine import Ending, Limits
 
 LIMITS = Limits(body_size=100_000)
 SMALL = Limits(request_line=60, header_size=160, header_count=4, body_size=20)
-settings.register_profile(
-    "tidegate", derandomize=True, database=None, deadline=None, max_examples=120,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)  # fmt: skip
-tried = settings(settings.get_profile("tidegate"))
+tried = settings(
+    max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @dataclass(frozen=True)

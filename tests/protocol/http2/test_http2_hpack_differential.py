@@ -52,7 +52,7 @@ def pairs(fields: object) -> list[tuple[bytes, bytes]]:
     return [(bytes(name), bytes(value)) for name, value in fields]  # type: ignore[attr-defined]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS, st.sampled_from([0, 100, 4096, 8000]), st.booleans())
 def test_hpack_decodes_what_we_encode(steps: list[object], bound: int, known: bool) -> None:
     """Where the fields are `known`, the process has sent them before, by other connections."""
@@ -81,7 +81,7 @@ def test_hpack_decodes_what_we_encode(steps: list[object], bound: int, known: bo
         assert judge.header_table_size == encoder._capacity
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS, st.lists(st.booleans(), min_size=1))
 def test_we_decode_what_hpack_encodes(steps: list[object], choices: list[bool]) -> None:
     decoder, judge = Decoder(WIDE, 6000), JudgeEncoder()
@@ -144,7 +144,7 @@ OCTETS = st.sampled_from(
 ) | st.binary(max_size=3)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.lists(st.lists(OCTETS, max_size=12).map(b"".join), max_size=4), SIZES)
 @example([b"\x82\x20"], 4096)
 @example([b"\x20\x20\x3f\xe1\x1f\x82"], 4096)
@@ -154,7 +154,7 @@ def test_any_octets(blocks: list[bytes], size: int) -> None:
     alike(blocks, size)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(LISTS, min_size=1, max_size=4), st.data())
 def test_good_blocks_with_an_octet_changed(lists: list[object], data: st.DataObject) -> None:
     judge = JudgeEncoder()

@@ -476,9 +476,7 @@ class Conversation(RuleBasedStateMachine):
 Conversation.TestCase.settings = settings(
     max_examples=300,
     stateful_step_count=50,
-    deadline=None,
     suppress_health_check=[*HealthCheck],
     phases=[Phase.generate, Phase.shrink],
-    database=None,
 )
 TestConversation = Conversation.TestCase

@@ -156,14 +156,14 @@ def wire(steps: list[Step], mask: bytes = b"abcd") -> bytes:
     return b"".join(frame(opcode, data, fin=fin, mask=mask) for opcode, data, fin in steps)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scripts(), MASKS)
 def test_right_sequences(steps: list[Step], mask: bytes) -> None:
     raw = wire(steps, mask)
     assert ours(raw) == by_websockets(raw)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scripts(), MASKS)
 def test_right_sequences_as_wsproto_sees_them(steps: list[Step], mask: bytes) -> None:
     raw = wire(steps, mask)
@@ -196,7 +196,7 @@ def unclosed(steps: list[Step]) -> list[Step]:
     return [step for step in steps if step[0] != CLOSE]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scripts().map(unclosed), wrong_frames(), scripts())
 def test_wrong_frames(before: list[Step], wrong: bytes, after: list[Step]) -> None:
     raw = wire(before) + wrong + wire(after)
@@ -213,7 +213,7 @@ NEARLY_TEXT = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(NEARLY_TEXT, min_size=1, max_size=5), scripts())
 def test_text_that_may_be_none(pieces: list[bytes], after: list[Step]) -> None:
     raw = b"".join(fragments(TEXT, pieces)) + wire(after)
@@ -236,7 +236,7 @@ def test_a_close_inside_a_message() -> None:
     assert ours(raw) == by_wsproto(raw) == ([("close", 1000, "bye")], [Sent(CLOSE, b"\x03\xe8")])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scripts().map(wire), st.integers(0, 400), st.integers(0, 255))
 def test_one_wrong_octet(raw: bytes, place: int, octet: int) -> None:
     """Whole or broken off, with whatever the octet makes of it, against the stricter of the two."""
@@ -253,7 +253,7 @@ def test_one_wrong_octet(raw: bytes, place: int, octet: int) -> None:
 # --- what other people's clients send
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scripts())
 def test_a_websockets_client_sends(steps: list[Step]) -> None:
     raw = b"".join(
@@ -263,7 +263,7 @@ def test_a_websockets_client_sends(steps: list[Step]) -> None:
     assert ours(raw) == ours(wire(steps))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.one_of(st.lists(st.text(max_size=20), min_size=1, max_size=4),
                           st.lists(BYTES, min_size=1, max_size=3)), max_size=5),
        st.binary(max_size=125), st.sampled_from(CODES), st.text(max_size=30))  # fmt: skip
@@ -306,7 +306,7 @@ def rendered(messages: list[Any], payload: bytes, code: int, reason: str) -> tup
 ENDS = (st.binary(max_size=125), st.sampled_from(CODES), st.text(max_size=80))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(MESSAGES, *ENDS)
 def test_a_websockets_client_reads(
     messages: list[Any], payload: bytes, code: int, reason: str
@@ -321,7 +321,7 @@ def test_a_websockets_client_reads(
     assert answered.told == [Pong(payload), Closed(code, fits, False)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(MESSAGES, *ENDS)
 def test_a_wsproto_client_reads(
     messages: list[Any], payload: bytes, code: int, reason: str

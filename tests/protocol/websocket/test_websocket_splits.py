@@ -203,7 +203,7 @@ def pieces_of(raw: bytes, cuts: list[int]) -> list[bytes]:
     return [raw[one:two] for one, two in pairwise(places)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(frames(), max_size=8).map(b"".join), st.lists(st.integers(0, 600), max_size=8))
 def test_any_frames_cut_anywhere(raw: bytes, cuts: list[int]) -> None:
     whole = story(raw)
@@ -211,7 +211,7 @@ def test_any_frames_cut_anywhere(raw: bytes, cuts: list[int]) -> None:
     assert story(each_byte(raw)) == whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
 def test_any_bytes_cut_anywhere(raw: bytes, cuts: list[int]) -> None:
     whole = drive(raw, SIZE)
@@ -221,7 +221,7 @@ def test_any_bytes_cut_anywhere(raw: bytes, cuts: list[int]) -> None:
         assert whole.end[0] in (1002, 1007, 1009)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.text(max_size=60),
     st.lists(st.integers(0, 200), max_size=6),

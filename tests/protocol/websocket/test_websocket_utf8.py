@@ -259,7 +259,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PIECES, st.integers(1, 7))
 @example([b"ok\xed", b"\xa0"], 1)
 @example([b"\xf4\x90"], 1)
