@@ -219,11 +219,12 @@ def test_a_restart_under_load_loses_nothing(site: Path, http2: bool) -> None:
         with Steady(port, 12, http2=http2, think=0.004) as load:
             load.wait_for(300)
             for _ in range(2):
-                old = set(served(program, 2))
+                told = served(program, 2)
                 program.signal(signal.SIGHUP)
-                served(program, len(old) + 2)
-                for pid in sorted(old)[-2:]:
+                served(program, len(told) + 2)
+                for pid in told[-2:]:
                     program.expect(f"Worker exiting (pid: {pid})")
+                old = set(told)
                 load.mark()
                 load.wait_until(lambda report, gone=old: report.seen - gone)
             load.wait_for(300)
@@ -243,7 +244,7 @@ def test_max_requests_under_load_loses_nothing(site: Path) -> None:
 
 def test_a_worker_that_hangs_is_replaced(site: Path) -> None:
     """Its loop stands still, so do its signs of life; the log says where it stood."""
-    with serving(site, "--timeout", "1") as (program, port):
+    with serving(site, "--timeout", "3") as (program, port):
         first = served(program, 1)[0]
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /hang HTTP/1.1\r\nHost: tide.test\r\n\r\n")
@@ -280,7 +281,7 @@ def test_a_request_under_way_is_finished(site: Path) -> None:
 
 def test_what_takes_too_long_is_named_and_the_application_still_ends(site: Path) -> None:
     """All within --graceful-timeout: beyond it Gunicorn would kill, and nobody would learn why."""
-    arguments = ["--graceful-timeout", "3"]
+    arguments = ["--graceful-timeout", "6"]
     with serving(site, *arguments) as (program, port), RawClient(("127.0.0.1", port)) as client:
         client.send(b"GET /never%1B%0Amore HTTP/1.1\r\nHost: tide.test\r\n\r\n")
         program.expect("one without an end is here")

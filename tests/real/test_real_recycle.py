@@ -52,7 +52,9 @@ def test_of_its_memory(tmp_path: Path) -> None:
             said = server.expect_line(rf"Worker {grown} leaves: it has grown to (\d+) MiB")
             wait_for_end(grown)
             load.mark()
-            load.wait_until(lambda report: successor in report.seen)
+            load.wait_until(lambda report: report.seen)
+            assert grown not in load.report.seen, load.report
+            server.client_of(successor).close()
         assert not load.report.failures, load.report
         assert int(said[0]) > 150
         assert set(server.children()) == {other, successor}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.operations import Client, ask, connect, serving, write_app
+from tests.support.operations import Client, ask, connect, save, serving, write_app
 from tests.support.programs import short_folder
 from tests.support.workers import Server, wait_for_end
 
@@ -67,7 +67,7 @@ def test_nobody_is_turned_away_at_the_moment_of_a_reload(folder: Path) -> None:
 def test_a_syntax_error_is_shown_and_the_old_code_serves_on(folder: Path) -> None:
     with serving(folder, *DELAY) as server:
         old = server.pids
-        (folder / "tide.py").write_text("def app(:\n")
+        save(folder / "tide.py", "def app(:\n")
         server.expect_line(r"tide\.py:1: SyntaxError: ")
         server.expect("Nothing is restarted until that is put right.")
         assert ask(server.port).facts["code"] == "first"
@@ -80,11 +80,11 @@ def test_a_syntax_error_is_shown_and_the_old_code_serves_on(folder: Path) -> Non
 
 def test_another_file_saved_meanwhile_restarts_nothing(folder: Path) -> None:
     """As was said: nothing until that is put right."""
-    (folder / "other.py").write_text("ONE = 1\n")
+    save(folder / "other.py", "ONE = 1\n")
     with serving(folder, *DELAY) as server:
-        (folder / "tide.py").write_text("def app(:\n")
+        save(folder / "tide.py", "def app(:\n")
         server.expect("Nothing is restarted until that is put right.")
-        (folder / "other.py").write_text("ONE = 2\n")
+        save(folder / "other.py", "ONE = 2\n")
         server.expect_line(r"other\.py|Nothing is restarted", times=2)
         assert ask(server.port).facts["code"] == "first"
         assert CHANGED not in server.output
@@ -186,9 +186,9 @@ def test_includes_and_excludes(folder: Path) -> None:
     (folder / "left").mkdir()
     options = ("--reload-include", "*.html", "--reload-exclude", "left")
     with serving(folder, *DELAY, *options) as server:
-        (folder / "left" / "some.py").write_text("1\n")
-        (folder / "notes.txt").write_text("nothing\n")
-        (folder / "page.html").write_text("<p>hello</p>\n")
+        save(folder / "left" / "some.py", "1\n")
+        save(folder / "notes.txt", "nothing\n")
+        save(folder / "page.html", "<p>hello</p>\n")
         server.expect_line(r"Changed: page\.html\. Reloading\.")
         ready(server)
         assert server.output.count(CHANGED) == 1
@@ -197,8 +197,8 @@ def test_includes_and_excludes(folder: Path) -> None:
 def test_only_the_named_folder(folder: Path) -> None:
     (folder / "code").mkdir()
     with serving(folder, *DELAY, "--reload-dir", "code") as server:
-        (folder / "beside.py").write_text("1\n")
-        (folder / "code" / "some.py").write_text("1\n")
+        save(folder / "beside.py", "1\n")
+        save(folder / "code" / "some.py", "1\n")
         server.expect_line(r"Changed: code/some\.py\. Reloading\.")
         assert "beside.py" not in server.output
 
@@ -255,8 +255,8 @@ def test_libraries_that_were_loaded_before_are_heard(folder: Path) -> None:
     pytest.importorskip("httpx")
     config = folder / "logs.json"
     config.write_text('{"version": 1, "root": {"level": "INFO"}}')
-    tell = "print('a silent httpx:', logging.getLogger('httpx').disabled, flush=True)\n"
-    before = f"import httpx, logging\n{tell}"
+    ask_it = "import httpx, logging\nsilent = logging.getLogger('httpx').disabled\n"
+    before = ask_it + "print(f'a silent httpx: {silent}\\n', end='', flush=True)\n"
     write_app(folder, before=before)
     with serving(folder, *DELAY, "--log-config", config, ready="") as server:
         server.expect_line("a silent httpx: False")

@@ -250,7 +250,7 @@ def test_sockets_of_systemd(folder: Path, options: tuple[str, ...]) -> None:
         ports = [int(port) for port in re.findall(r"\d+", server.expect_line("^ports (.*)$")[0])]
         assert [ask(port).status for port in ports] == [200, 200]
         for port in ports:
-            assert f"http://127.0.0.1:{port}" in server.output
+            server.expect(f"http://127.0.0.1:{port}")
 
 
 def test_named_sockets_one_for_health(folder: Path) -> None:

@@ -14,8 +14,8 @@ from tests.support.workers import APP, serving, starting, wait_for_end
 
 pytestmark = pytest.mark.real
 
-IMPATIENT = ("--timeout-worker-healthcheck", "1", "--timeout-graceful-shutdown", "2",
-             "--drain-idle", "0.5")  # fmt: skip
+QUICK = ("--timeout-graceful-shutdown", "10", "--drain-idle", "0.5")
+IMPATIENT = ("--timeout-worker-healthcheck", "3", *QUICK)
 
 # The import waits until the test has opened the other end of the pipe beside the module.
 WAITING = (
@@ -108,8 +108,8 @@ def test_a_slow_start_is_waited_for(source: str, tmp_path: Path) -> None:
     with starting(tmp_path, source, "--workers", "2", *IMPATIENT) as server:
         server.expect_line("imports|starts up", times=2)
         starters = server.children()
-        # Longer than the limit of one second, by the supervisor's own clock.
-        assert not _ended_within(starters, 2.5)
+        # Longer than the limit, by the supervisor's own clock.
+        assert not _ended_within(starters, 4.5)
         (tmp_path / "gate").open("w").close()
         server.expect_line("2 workers: ")
         assert sorted(server.pids) == starters
@@ -152,8 +152,7 @@ def test_a_start_that_is_given_up_leaves_nobody_behind(tmp_path: Path) -> None:
     source = """
 import os
 try:
-    with open("first", "x") as file:
-        file.write(str(os.getpid()))
+    os.symlink(str(os.getpid()), "first")  # there and readable at once
 except FileExistsError:
     raise RuntimeError("no such table: tides")
 open("nobody opens this").read()
@@ -161,7 +160,7 @@ open("nobody opens this").read()
     with starting(tmp_path, source, "--workers", "2") as server:
         assert server.wait() == 2, server.output
         assert "no such table: tides" in server.output
-        wait_for_end(int((tmp_path / "first").read_text()))
+        wait_for_end(int(os.readlink(tmp_path / "first")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -228,7 +227,7 @@ def test_a_database_that_comes_back_is_enough(tmp_path: Path) -> None:
 def test_broken_code_at_a_restart_leaves_the_old_workers(
     preload: tuple[str, ...], source: str, said: str, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, APP, "--workers", "2", *IMPATIENT, *preload) as server:
+    with serving(tmp_path, APP, "--workers", "2", *QUICK, *preload) as server:
         old = server.pids
         with Steady(server.port, connections=4, think=0.01) as load:
             load.wait_for(answers=20)
@@ -236,7 +235,10 @@ def test_broken_code_at_a_restart_leaves_the_old_workers(
             server.signal(signal.SIGHUP)
             server.expect_line("The restart is given up: the workers from before serve on")
             load.mark()
-            load.wait_until(lambda report: report.seen == set(old), 20, f"an answer of {old}")
+            load.wait_until(lambda report: report.seen, what="an answer")
+            assert load.report.seen <= set(old), load.report
+            for pid in old:
+                server.client_of(pid).close()
         assert not load.report.failures, load.report
         restart = server.output.partition("SIGHUP")[2]
         assert said in restart and "Trying again" not in restart, restart
@@ -252,7 +254,7 @@ def test_broken_code_at_a_restart_leaves_the_old_workers(
 def test_a_crash_after_a_restart_was_given_up_is_replaced_slowly(tmp_path: Path) -> None:
     """The code is broken, and a worker with the old one dies: tried again, not hot, and not given
     up as long as another one serves."""
-    with serving(tmp_path, APP, "--workers", "2", *IMPATIENT) as server:
+    with serving(tmp_path, APP, "--workers", "2", *QUICK) as server:
         lost, other = server.pids
         (tmp_path / "app.py").write_text("import nowhere_to_be_found\n")
         mark = server.mark()

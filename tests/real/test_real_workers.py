@@ -227,14 +227,15 @@ def test_a_worker_that_is_told_to_go_has_a_successor_first(tmp_path: Path) -> No
     with serving(tmp_path, APP, "--workers", "2", *QUICK) as server:
         gone, other = server.pids
         with Steady(server.port, connections=8, think=0.002) as load:
-            load.wait_until(lambda report: {gone, other} <= report.seen)
+            load.wait_for(answers=20)
             os.kill(gone, signal.SIGTERM)
             successor = int(server.expect_line(r"Worker (\d+) is ready")[0])
             server.expect_line(f"Worker {gone} leaves: it was sent SIGTERM")
             wait_for_end(gone)
             load.mark()
-            load.wait_until(lambda report: successor in report.seen)
             load.wait_for(answers=100)
+            assert load.report.seen <= {successor, other}, load.report
+            server.client_of(successor).close()
         assert not load.report.failures, load.report
         assert server.output.index(f"Worker {successor} is ready") < server.output.index("leaves")
         server.signal(signal.SIGTERM)

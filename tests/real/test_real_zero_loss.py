@@ -31,7 +31,7 @@ from tests.support.http2_frames import (
 )
 from tests.support.mixed_load import APP, KEPT, Mixed
 from tests.support.programs import need, running
-from tests.support.steady import Steady, read_wrk
+from tests.support.steady import read_wrk
 from tests.support.tls import Files, client_context
 from tests.support.workers import Server, serving, wait_for_end
 
@@ -62,9 +62,12 @@ def server_on(
         assert "Traceback" not in server.output, server.output
 
 
+READY = r"Worker (\d+) is ready"
+
+
 def ready(server: Server, after: int) -> set[int]:
     """The workers that came to serve after this much of the log."""
-    return set(map(int, re.findall(r"Worker (\d+) is ready", server.output[after:])))
+    return set(map(int, re.findall(READY, server.output[after:])))
 
 
 # -- what may happen -------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def restart(server: Server, before: set[int]) -> set[int]:
     mark = server.mark()
     server.signal(signal.SIGHUP)
     wait_for_end(*before)
-    return ready(server, mark)
+    return set(map(int, server.expect_line(READY, times=len(before), after=mark)))
 
 
 def upgrade(server: Server, before: set[int]) -> set[int]:
@@ -189,16 +192,19 @@ def test_no_request_is_lost_with_a_worker_without_connections(road: str, tmp_pat
 @pytest.mark.parametrize("road", ROADS)
 def test_connections_that_rest_are_closed_in_good_order(road: str, tmp_path: Path) -> None:
     """Who asks nothing for longer than --drain-idle is closed, by an orderly end, and asks anew."""
-    with server_on(tmp_path, road) as (server, authority):
-        old = set(server.pids)
-        with Steady(server.port, 10, tls=authority, think=8.0) as load:
-            load.wait_for(answers=10)
-            new = restart(server, old)
-            load.wait_until(lambda report: report.closed_idle == 10, what="the end of all")
-            load.mark()
-            load.wait_until(lambda report: report.seen and report.seen <= new)
-        assert not load.report.failures, load.report
-        assert load.report.announced == 0, load.report
+    with server_on(tmp_path, road) as (server, authority), contextlib.ExitStack() as stack:
+
+        def answered(sock: socket.socket) -> bytes:
+            sock.sendall(GET)
+            return read_to(sock, b"0\r\n\r\n")
+
+        resting = [stack.enter_context(connected(server.port, authority)) for _ in range(10)]
+        for sock in resting:
+            assert b"connection: close" not in answered(sock)
+        new = restart(server, set(server.pids))
+        assert [sock.recv(1) for sock in resting] == [b""] * 10
+        answer = answered(stack.enter_context(connected(server.port, authority)))
+        assert any(b"worker: %d\r\n" % pid in answer for pid in new)
 
 
 # -- answers that end after their worker was told to leave ------------------------------------------

@@ -32,11 +32,46 @@ class Browsers:
 
     def open(self, browser: Any, url: str) -> Any:
         """A page of the browser, at this address."""
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE)
+        page = new_page(browser)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.goto(url)
         return page
+
+
+# Each number the page shows, in order: whoever looks now and then may miss one.
+WATCH = """() => {
+  const number = document.getElementById("number");
+  window.ticks = [Number(number.textContent)].filter(Boolean);
+  new MutationObserver(() => {
+    ticks.push(Number(number.textContent));
+    window.heard?.();
+  }).observe(number, {childList: true, characterData: true, subtree: true});
+}"""
+MORE = """([count, patience]) => new Promise((yes, no) => {
+  const goal = ticks.length + count;
+  window.heard = () => { if (ticks.length >= goal) yes(ticks); };
+  setTimeout(no, patience, new Error("the number stands still"));
+})"""
+
+
+class Ticks:
+    """The live number of the demo page, from now on."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        page.evaluate(WATCH)
+
+    def wait_for_more(self, count: int) -> None:
+        """Wait for so many changes; none was left out, and none came twice."""
+        seen = self._page.evaluate(MORE, [count, PATIENCE])
+        assert seen == list(range(seen[0], seen[0] + len(seen))), seen
+
+
+def new_page(browser: Any) -> Any:
+    """A page that takes any certificate."""
+    page = browser.new_page(ignore_https_errors=True)
+    page.set_default_timeout(PATIENCE)
+    return page
 
 
 @contextlib.contextmanager

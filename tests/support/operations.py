@@ -73,10 +73,15 @@ def umask():
 def write_app(folder: Path, code: str = "first", *, before: str = "") -> Path:
     """`tide.py`, whose answers hold `code`; `before` is run when it is imported."""
     path = folder / "tide.py"
-    draft = folder / ".tide.draft"
-    draft.write_text(before + APP.replace('"first"', repr(code)))
-    draft.replace(path)  # whole, as an editor saves it
+    save(path, before + APP.replace('"first"', repr(code)))
     return path
+
+
+def save(path: Path, text: str) -> None:
+    """Whole, as an editor does: who watches may see a file that is empty yet, otherwise."""
+    draft = path.with_name(".draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 # -- the server ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,18 @@ def run(*arguments: str | Path, timeout: float = 60.0, **options: object) -> Fin
     return Finished(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
+# Without the user's own settings and proxies, silent but for errors.
+_CURL = ("-q", "-sS", "--noproxy", "*", "--max-time", "30")
+
+
 def curl(*arguments: str | Path, **options: Any) -> Finished:
-    """curl without the user's own settings and proxies, silent but for errors."""
-    common = ["-q", "-sS", "--noproxy", "*", "--max-time", "30"]
-    return run(need("curl"), *common, *arguments, **options)
+    """curl, to its end."""
+    return run(need("curl"), *_CURL, *arguments, **options)
+
+
+def curling(*arguments: str | Path) -> contextlib.AbstractContextManager[Running]:
+    """curl as long as the block lasts, for what does not end; it shows what comes as it comes."""
+    return running(need("curl"), *_CURL, "--no-buffer", *arguments)
 
 
 class Finished:
@@ -167,11 +176,26 @@ def running(
         program.end()
 
 
+_kept: deque[socket.socket] = deque(maxlen=32)
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody has right now.
+
+    On Linux it is kept for whoever says SO_REUSEADDR, as servers do: they may bind and listen beside
+    a socket that does not listen, and a bind to port 0 gives it to nobody else meanwhile.
+    """
+    probe = socket.socket()
+    if sys.platform != "linux":
+        with probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    if len(_kept) == _kept.maxlen:
+        _kept[0].close()
+    _kept.append(probe)
+    return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, program: Running, timeout: float = _PATIENCE) -> None:
