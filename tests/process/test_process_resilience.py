@@ -10,6 +10,7 @@ import signal
 import socket
 
 import pytest
+from tests.support.workers import wait_for_end
 
 from tidegate.config import Config
 from tidegate.observe import logs
@@ -112,11 +113,16 @@ def test_a_worker_cannot_name_a_process_that_is_not_its_importers_child():
             signal.pause()
             os._exit(0)
         try:
+            handle.kill(signal.SIGTERM)  # the end was asked for before its name had come
             Births.name(handle, child)
             assert handle.pid == child
+            wait_for_end(child, timeout=PATIENCE)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+            child = 0
         finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            if child:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
     finally:
         handle.let_go()
         theirs.close()

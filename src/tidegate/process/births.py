@@ -230,7 +230,7 @@ class Births:
         """Take down the process that an importer has forked. It says so itself, and does not run as
         root where we do: what is not its child must not get our signals."""
         if parent_of(pid) in (None, handle.importer):
-            handle.pid = pid
+            handle.name(pid)
 
     # ------------------------------------------------------------------------ ends
 

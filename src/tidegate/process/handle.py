@@ -56,8 +56,8 @@ class Handle:
     # fmt: off
     __slots__ = (
         "_stack", "born", "channel", "closed", "done_at", "due", "failure", "generation",
-        "importer", "kills", "oom_before", "pid", "ready_at", "round", "seat", "seen", "since",
-        "stack_fd", "state", "status", "told_deaf", "told_slow", "unborn", "was_ready",
+        "importer", "kills", "oom_before", "owed", "pid", "ready_at", "round", "seat", "seen",
+        "since", "stack_fd", "state", "status", "told_deaf", "told_slow", "unborn", "was_ready",
     )
     # fmt: on
 
@@ -66,6 +66,7 @@ class Handle:
         self.importer = 0  # the process that forked it, where that was not the supervisor
         self.unborn = False  # its importer could not fork
         self.kills = 0  # how often we have killed it
+        self.owed = 0  # the signal it gets once it has a name
         self.channel = channel
         self.stack_fd = stack_fd  # the reading end, non-blocking
         self.seat = seat
@@ -111,10 +112,18 @@ class Handle:
         return self._stack.decode("utf-8", "replace").strip()
 
     def kill(self, number: int) -> None:
-        """Send it a signal, if it is there."""
+        """Send it a signal, if it is there; to one without a name yet, as soon as it has one."""
         self.kills += number == signal.SIGKILL
-        if self.pid and self.state is not State.GONE:
+        if not self.pid:
+            self.owed = number
+        elif self.state is not State.GONE:
             send_signal(self.pid, number)
+
+    def name(self, pid: int) -> None:
+        """Its importer says which process it is."""
+        self.pid = pid
+        if self.owed:
+            send_signal(pid, self.owed)
 
     def let_go(self) -> None:
         """Close what we hold of it; its seat may be given to the next."""
