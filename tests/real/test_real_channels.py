@@ -7,6 +7,7 @@ itself, and that is the first thing it hears.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -39,6 +40,9 @@ pytestmark = pytest.mark.real
 pytest.importorskip("channels")
 
 
+_names = itertools.count(1)
+
+
 @dataclass(frozen=True)
 class Chat:
     """The processes that serve it, one or two, and where they listen."""
@@ -55,13 +59,15 @@ class Chat:
 
     @contextlib.contextmanager
     def enter(self, number: int, path: str, **headers: str) -> Iterator[ClientConnection]:
-        """Somebody in a room, who has heard of their own coming by now."""
-        port = self.ports[number]
+        """Somebody in a room, who has heard of their own coming by now. At the end the consumer is
+        over: a read of Redis that is cancelled may take the next one's message with it."""
+        port, name = self.ports[number], f"{path}/?{next(_names)}"
         headers = {"Origin": f"http://127.0.0.1:{port}", **headers}
-        url = f"ws://127.0.0.1:{port}/{path}/"
+        url = f"ws://127.0.0.1:{port}/{name}"
         with connect(url, additional_headers=headers, proxy=None) as client:
             assert heard(client).endswith(" came")
             yield client
+        self.programs[number].expect(f"over: /{name};")
 
 
 def say(client: ClientConnection, line: str) -> None:
@@ -252,6 +258,10 @@ def test_two_browsers_talk(chat: Chat) -> None:
         one.click("button")
         expect(one, "#log li:last-child").to_have_text("somebody said gone")
         expect(one, "#end").to_be_empty()
+        one.close()
+        stranger.close()
+    for number, path in ((0, "async/attic"), (0, "async/parlour"), (-1, "sync/parlour")):
+        chat.programs[number].expect(f"over: /{path}/?;")
 
 
 def test_a_browser_is_told_at_the_end(tmp_path: Path) -> None:

@@ -62,12 +62,17 @@ FILES = {
                 path("sync/<slug:room>/", consumers.SyncMooring.as_asgi()),
             ]
         )
-        application = ProtocolTypeRouter(
-            {
-                "http": pages,
-                "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets)),
-            }
-        )
+        talk = AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))
+
+
+        async def told(scope, receive, send):
+            try:
+                await talk(scope, receive, send)
+            finally:  # the consumer is over, and its reads of the layer with it
+                print(f"over: {scope['path']}?{scope['query_string'].decode()};", flush=True)
+
+
+        application = ProtocolTypeRouter({"http": pages, "websocket": told})
     """,
     "quay/urls.py": """
         from channels.layers import get_channel_layer
