@@ -422,7 +422,7 @@ def test_no_access_log_unless_asked_for(site: Path) -> None:
 
 
 def read(options: dict[str, object] | None = None, *, unix: bool = False, **given: Any) -> Config:
-    from tidegate.gunicorn import read_settings
+    from tidegate.gunicorn.settings import read_settings
 
     cfg = gunicorn_config.Config()
     for name, value in given.items():
