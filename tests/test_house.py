@@ -73,6 +73,7 @@ ALLOWED = {
     },
     "gunicorn": {
         "hosting",
+        "process.board",
         "serving.worker",
         "net.listener",
         "discover.shape",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.support.workers import APP, Client, Server, serving
+from tests.support.workers import APP, Server, serving, spread
 
 pytestmark = pytest.mark.real
 
@@ -25,25 +23,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def spread(server: Server, *, burst: bool) -> Counter[int]:
-    """Which worker has how many of the connections."""
-    with ExitStack() as open_ones:
-
-        def connect() -> Client:
-            return open_ones.enter_context(server.client())
-
-        if burst:
-            clients = [connect() for _ in range(CONNECTIONS)]
-            return Counter(client.ask().worker for client in clients)
-        return Counter(connect().ask().worker for _ in range(CONNECTIONS))
-
-
 @pytest.mark.parametrize("round_", range(ROUNDS))
 @pytest.mark.parametrize("burst", [True, False])
 def test_the_busiest_has_little_more_than_its_share(
     burst: bool, round_: int, server: Server
 ) -> None:
-    shares = spread(server, burst=burst)
+    shares = spread(server.port, CONNECTIONS, burst=burst)
     assert len(shares) == WORKERS and max(shares.values()) <= MOST, shares
 
 
@@ -54,6 +39,6 @@ def test_after_one_was_replaced(burst: bool, tmp_path: Path) -> None:
         lost = server.pids[1]
         os.kill(lost, signal.SIGKILL)
         successor = int(server.expect_line(r"Worker (\d+) is ready")[0])
-        shares = spread(server, burst=burst)
+        shares = spread(server.port, CONNECTIONS, burst=burst)
         assert set(shares) == {*server.pids, successor} - {lost}
         assert max(shares.values()) <= MOST, shares

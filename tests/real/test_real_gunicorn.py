@@ -28,6 +28,7 @@ from tests.support.raw import RawClient
 from tests.support.socket_client import connected
 from tests.support.steady import Steady
 from tests.support.tls import Files, client_context
+from tests.support.workers import spread
 
 from tidegate.config import Config
 from tidegate.errors import ConfigurationError
@@ -207,6 +208,21 @@ def test_hooks_options_and_preload(site: Path) -> None:
         assert "server" not in answer.headers and answer.headers["x-tide"] == "high"
         assert program.output.count("hook with application") == 2
         assert program.output.count("imported one") == 1
+
+
+def test_connections_are_spread_evenly(site: Path) -> None:
+    """Over those who are there, also after one was killed and replaced."""
+    with serving(site, "-w", "4", "--keep-alive", "30") as (program, port):
+        workers = served(program, 4)
+        for burst in (True, False):
+            shares = spread(port, 64, burst=burst)
+            assert set(shares) == set(workers) and max(shares.values()) <= 20, shares
+        os.kill(workers[1], signal.SIGKILL)
+        *_, successor = served(program, 5)
+        for burst in (True, False):
+            shares = spread(port, 64, burst=burst)
+            assert set(shares) == {*workers, successor} - {workers[1]}
+            assert max(shares.values()) <= 20, shares
 
 
 # -- restarts and ends -----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -141,6 +142,19 @@ class Client:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def spread(port: int, connections: int, *, burst: bool) -> Counter[int]:
+    """Which worker has how many of so many connections, opened at once or one by one."""
+    with contextlib.ExitStack() as open_ones:
+
+        def connect() -> Client:
+            return open_ones.enter_context(Client(port))
+
+        if burst:
+            clients = [connect() for _ in range(connections)]
+            return Counter(client.ask().worker for client in clients)
+        return Counter(connect().ask().worker for _ in range(connections))
 
 
 class Server(Running):

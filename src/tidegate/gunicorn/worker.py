@@ -32,6 +32,7 @@ from tidegate.config.sources import FIELDS
 from tidegate.errors import ConfigurationError
 from tidegate.gunicorn.application import page_of, speaks_asgi2
 from tidegate.gunicorn.logs import access_log, forward_messages
+from tidegate.gunicorn.seats import Place, Seats
 from tidegate.gunicorn.settings import GUNICORNS, read_settings
 from tidegate.hosting import loop_factory, start
 from tidegate.net.listener import Listener
@@ -42,6 +43,8 @@ from tidegate.version import __version__
 BEAT = 1.0  # seconds between two signs of life; fewer where --timeout is short
 HANGS = 4.0  # seconds without one: a quick end does not wait for the loop
 
+_SEATS = Seats()
+
 
 class Worker(Base):  # type: ignore[misc]
     """One of Gunicorn's workers; a subclass may set `options`, which go before all else."""
@@ -51,7 +54,9 @@ class Worker(Base):  # type: ignore[misc]
     wsgi: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """In Gunicorn's own process, before the fork."""
         super().__init__(*args, **kwargs)
+        self._seat = _SEATS.take(self)
         self._server: Server | None = None  # while the loop runs
         self._wanted: deque[Callable[[], object]] = deque()  # by signals
         self._asgi2 = False
@@ -124,7 +129,7 @@ class Worker(Base):  # type: ignore[misc]
             logging.getLogger("tidegate"),
             asgi2=self._asgi2,
             access=access_log(self.cfg, self.log),
-            post=_Post(self._on_last_request),
+            post=Place(self._seat, self._on_last_request),
         )
         loop.add_reader(self.PIPE[0], self._on_wake)
         beating = asyncio.ensure_future(self._beat())
@@ -213,28 +218,3 @@ class Worker(Base):  # type: ignore[misc]
         self.aborted = True
         self._want(self._force)  # as above
         super().handle_abort(sig, frame)
-
-
-class _Post:
-    """A place beside workers that know nothing of each other; see `serving.worker.Post`."""
-
-    leaving = False
-    patient = False  # --graceful-timeout is all there is
-
-    def __init__(self, on_last_request: Callable[[], None]) -> None:
-        self._on_last_request = on_last_request
-
-    def is_fuller(self, connections: int, taken: int) -> bool:
-        return False
-
-    def progress(self) -> int:
-        return 0
-
-    def show(self, connections: int) -> None:
-        pass
-
-    def leave(self) -> None:
-        pass
-
-    def ask_for_successor(self, why: str) -> None:
-        self._on_last_request()  # Gunicorn has one once this worker is gone

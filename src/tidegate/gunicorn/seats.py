@@ -1,0 +1,69 @@
+"""How Gunicorn's workers share newcomers: each has a seat on a board that all of them see.
+
+Gunicorn's master makes a worker's object before it forks, and lets go of it once the worker has
+ended. So the seat is taken there, with the object, and is free again when that goes.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+
+from tidegate.process.board import SEATS, Board, Seat
+
+
+class Seats:
+    """Gunicorn's own process has one of these; its workers have their seats from it."""
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+        self._master = 0
+        self._taken: set[int] = set()
+
+    def take(self, worker: object) -> Seat:
+        """A seat for as long as this object lives; where none is free, one of its own."""
+        if self._board is None:
+            self._board, self._master = Board(), os.getpid()
+        number = next((each for each in range(SEATS) if each not in self._taken), None)
+        if number is None:
+            return Board(1).seat(0)
+        self._taken.add(number)
+        seat = self._board.seat(number)
+        weakref.finalize(worker, self._give_back, seat).atexit = False
+        return seat
+
+    def _give_back(self, seat: Seat) -> None:
+        if os.getpid() == self._master:  # a worker has copies of the other objects
+            seat.leave()
+            self._taken.discard(seat.number)
+
+
+class Place:
+    """A worker's place beside the others; see `serving.worker.Post`."""
+
+    leaving = False
+    patient = False  # --graceful-timeout is all there is
+
+    def __init__(self, seat: Seat, on_last_request: Callable[[], None]) -> None:
+        self._seat = seat
+        self._accepts = False
+        self._on_last_request = on_last_request
+
+    def is_fuller(self, connections: int, taken: int) -> bool:
+        self._accepts = True
+        return self._seat.is_fuller(connections, taken)
+
+    def progress(self) -> int:
+        return self._seat.progress()
+
+    def show(self, connections: int) -> None:
+        if self._accepts:
+            self._seat.show(connections)
+
+    def leave(self) -> None:
+        self._accepts = False
+        self._seat.leave()
+
+    def ask_for_successor(self, why: str) -> None:
+        self._on_last_request()  # Gunicorn has one once this worker is gone
