@@ -66,7 +66,7 @@ soak: $(TOOLS) ## the long abuse runs, with their figures (ARGS=... goes to pyte
 	@$(PY) -m tests.support.programs
 	@$(PY) -m pytest -m soak -s $(ARGS)
 
-fuzz: $(TOOLS) ## the codecs against damaged input, a minute each (FUZZ_SECONDS=600 for longer)
+fuzz: $(TOOLS) ## the codecs against damaged input, a minute each (FUZZ_SECONDS=600), and new examples for the tests
 	@$(PIP) atheris 2>/dev/null || echo "atheris does not install here: going on without coverage"
 	@$(PY) -m tests.fuzz.http1 $(FUZZ_SECONDS)
 	@$(PY) -m tests.fuzz.websocket $(FUZZ_SECONDS)

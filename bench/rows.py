@@ -170,7 +170,7 @@ WORKER_ROWS = (
         "workers-peers",
         "two workers of each on one core, the same load",
         2,
-        *("uvicorn", "granian", "gunicorn", "gunicorn-uvicorn"),
+        *("uvicorn", "granian", "gunicorn", "gunicorn-uvicorn", "gunicorn-tidegate"),
     ),
 )
 

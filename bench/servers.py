@@ -143,6 +143,7 @@ OURS = ("tidegate", "uvloop")
 GUNICORN = ("gunicorn", "gunicorn_h1c", "uvloop")
 # uvicorn's worker for gunicorn takes uvloop and httptools where they are installed.
 BOTH = ("gunicorn", "uvicorn-worker", "uvicorn", "uvloop", "httptools")
+UNDER = ("gunicorn", "tidegate", "uvloop")
 
 SERVERS = {
     server.name: server
@@ -160,5 +161,6 @@ SERVERS = {
         Server("daphne", _daphne, ("daphne", "twisted"), "daphne"),
         Server("gunicorn", _gunicorn("asgi", "--asgi-loop", "uvloop"), GUNICORN, "gunicorn"),
         Server("gunicorn-uvicorn", _gunicorn("uvicorn_worker.UvicornWorker"), BOTH, "gunicorn"),
+        Server("gunicorn-tidegate", _gunicorn("tidegate.gunicorn.Worker"), UNDER, "gunicorn"),
     )
 }

@@ -287,14 +287,18 @@ def test_the_rows_are_about_one_two_and_four_workers_and_two_of_each_peer():
         "workers-4": 4,
         "workers-peers": 2,
     }
-    assert {"uvicorn", "granian", "gunicorn", "gunicorn-uvicorn"} < set(
-        rows["workers-peers"].servers
-    )
+    peers = {"uvicorn", "granian", "gunicorn", "gunicorn-uvicorn", "gunicorn-tidegate"}
+    assert peers < set(rows["workers-peers"].servers)
 
 
-def test_gunicorn_is_asked_for_its_own_worker_and_for_uvicorns():
+def test_gunicorn_is_asked_for_its_own_worker_for_uvicorns_and_for_ours():
     place = Place("bench.apps:plaintext", 4711, None)
-    for name, kind in (("gunicorn", "asgi"), ("gunicorn-uvicorn", "uvicorn_worker.UvicornWorker")):
+    kinds = {
+        "gunicorn": "asgi",
+        "gunicorn-uvicorn": "uvicorn_worker.UvicornWorker",
+        "gunicorn-tidegate": "tidegate.gunicorn.Worker",
+    }
+    for name, kind in kinds.items():
         command = SERVERS[name].command(place)
         assert command[command.index("--worker-class") + 1] == kind
 

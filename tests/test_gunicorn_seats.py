@@ -28,7 +28,8 @@ def test_everybody_sees_everybody():
     first.show(5)
     assert not second.is_fuller(0, 0)
     assert first.is_fuller(5, 5)
-    assert second.progress() == 5
+    assert not second.is_fuller(0, 7)
+    assert first.progress() == 7
 
 
 def test_who_does_not_accept_yet_or_any_more_holds_nobody_back():
@@ -58,8 +59,9 @@ def test_a_worker_lets_go_of_its_copies_of_the_others_without_harm(monkeypatch):
     seats, one, other = Seats(), Worker(), Worker()
     first, second = place(seats, one), place(seats, other)
     second.is_fuller(0, 0)
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    del other
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        del other
     assert first.is_fuller(5, 5)
     third = Worker()
     assert seats.take(third).number == 2
@@ -71,6 +73,32 @@ def test_more_workers_than_seats(monkeypatch):
     first, second = place(seats, one), place(seats, other)
     second.is_fuller(0, 0)
     assert not first.is_fuller(5, 5)
+
+
+def test_a_worker_that_hangs_is_passed_over_until_it_turns_again(monkeypatch):
+    seats, one, other = Seats(), Worker(), Worker()
+    first, second = place(seats, one), place(seats, other)
+    for each in (first, second):
+        each.is_fuller(0, 0)
+        each.beat()
+    first.show(5)
+    assert first.is_fuller(5, 5)
+    monkeypatch.setattr(module, "SILENT", 0.0)
+    first.beat()
+    assert not first.is_fuller(5, 5)
+    monkeypatch.undo()
+    second.beat()
+    assert first.is_fuller(5, 5)
+    second.leave()
+    second.beat()
+    assert not first.is_fuller(5, 5)
+
+
+def test_a_master_that_is_the_child_of_one_has_a_board_of_its_own(monkeypatch):
+    seats, one, other = Seats(), Worker(), Worker()
+    assert seats.take(one).number == 0
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert seats.take(other).number == 0
 
 
 def test_the_last_request_is_told():

@@ -605,6 +605,29 @@ class TestShutdown:
         run(test)
         assert not lines(log, logging.ERROR)
 
+    @pytest.mark.parametrize("during", ["while serving", "during shutdown"])
+    def test_one_that_cancels_itself_is_told(self, during: str, log: Any) -> None:
+        """A timeout of a library's, say: nobody else knows that it is gone."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send(STARTED)
+            if during == "during shutdown":
+                await receive()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.get_running_loop().create_future()
+
+        async def test() -> None:
+            it = make(app)
+            await it.startup()
+            await turns()
+            assert await it.shutdown() is False
+
+        run(test)
+        assert lines(log, logging.ERROR) == [f"The application's lifespan raised {during}."]
+
     def test_an_endless_loop_of_receive_does_not_hang(self, log: Any) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.apps import answer, body, lifespan, start
 from tests.support.behaviour import Call, Client, Gate, Http, News
-from tests.support.programs import short_folder
+from tests.support.programs import free_port, short_folder
 
 from tidegate.asgi.lifespan import LifespanFailed
 
@@ -121,6 +122,7 @@ def test_statement_72_shutdown_comes_last(http: Http) -> None:
     """After accepting stopped, the requests ended and the connections are closed."""
     order: list[str] = []
     begun, gate, closed = Gate(), Gate(), Gate()
+    port = free_port()  # which nobody else takes when the server has let it go
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -135,15 +137,13 @@ def test_statement_72_shutdown_comes_last(http: Http) -> None:
         await send(STARTED)
         assert (await receive())["type"] == "lifespan.shutdown"
         order.append("shutdown")
-        if await asyncio.to_thread(knock, http, path):
+        with contextlib.suppress(ConnectionRefusedError):
+            await asyncio.to_thread(socket.create_connection, ("127.0.0.1", port), 5)
             order.append("still listening")
         await closed.passed()
         await send(ENDED)
 
-    with (
-        short_folder() as folder,  # the number of a port might be somebody else's by then
-        http.serve(app, lifespan="on", uds=(path := str(folder / "s"))) as site,
-    ):
+    with http.serve(app, lifespan="on", port=port) as site:
         idle, busy = site.client(), site.client()
         call = busy.begin()
         begun.wait()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tidegate.net.listener import BATCH, STEP, STEPS, Acceptor
+from tidegate.process.board import Board
 
 
 class Others:
@@ -120,6 +121,32 @@ def test_standing_back_is_bounded_less_each_time_that_nobody_came():
     bench = Bench(Others())
     while bench.accepted < 6:
         bench.wake()
+    assert bench.pauses_before[:6] == [16, 24, 28, 30, 31, 31]
+
+
+class Stuck:
+    """A real board, on which another one stands with fewer connections, and takes none."""
+
+    def __init__(self):
+        board = Board(2)
+        self.here, stuck = board.seat(0), board.seat(1)
+        stuck.is_fuller(0, 0)
+        self.connections = 10
+
+    def is_fuller(self):
+        return self.here.is_fuller(self.connections, self.connections)
+
+    def progress(self):
+        return self.here.progress()
+
+
+def test_one_that_is_stuck_is_waited_for_less_and_less():
+    """What oneself takes meanwhile is no sign that others do."""
+    stuck = Stuck()
+    bench = Bench(stuck)
+    while bench.accepted < 6:
+        bench.wake()
+        stuck.connections = 10 + bench.accepted
     assert bench.pauses_before[:6] == [16, 24, 28, 30, 31, 31]
 
 

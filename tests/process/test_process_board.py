@@ -90,11 +90,32 @@ def test_a_worker_beside_nobody_is_never_fuller():
     assert not here.is_fuller(10_000, 0)
 
 
-def test_progress_moves_when_anybody_accepts():
-    first, second = seats(0, 0)
-    before = first.progress()
-    second.is_fuller(1, 1)
-    assert first.progress() == second.progress() != before
+def test_progress_moves_when_the_emptiest_accepts():
+    """Not with what others take, oneself included: so it is seen that the emptiest is stuck."""
+    full, middle, empty = seats(20, 5, 0)
+    before = full.progress()
+    full.is_fuller(21, 9)
+    middle.is_fuller(6, 3)
+    assert full.progress() == middle.progress() == before
+    empty.is_fuller(1, 1)
+    assert full.progress() == middle.progress() != before
+
+
+def test_who_is_silent_is_passed_over_until_it_shows_itself():
+    here, silent, new = seats(20, 0, 20)
+    for seat in (here, silent):
+        seat.beat(0)
+    here.pass_over(silent.beaten)
+    assert here.is_fuller(20, 0)
+    here.beat(0)
+    here.pass_over(here.beaten)
+    assert not here.is_fuller(20, 0)
+    assert new.beaten == 0  # it has not begun to beat, which is no silence
+    new.show(0)
+    assert here.is_fuller(20, 0)
+    new.show(20)
+    silent.show(0)
+    assert here.is_fuller(20, 0)
 
 
 def test_the_last_seat_is_within_the_memory():

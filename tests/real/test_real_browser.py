@@ -28,7 +28,7 @@ def test_the_demo_page_is_alive(page: Any) -> None:
     with serve(Demo()) as server:
         page.goto(f"{server.url}/")
         expect(page, "#state-text").to_have_text("live over server-sent events")
-        Ticks(page).wait_for_more(2)  # one by one, not in one lump
+        Ticks(page).wait_for_more(2)
         expect(page, "#facts").to_contain_text("HTTP/1.1")
         page.click("#made")
         expect(page, "#upload-result").to_have_text(re.compile(r"^64\.0 MB in"))

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,20 @@ async def application(scope, receive, send):
     if scope["path"].startswith("/never"):
         print("one without an end is here", flush=True)
         await asyncio.sleep(600)
+    if scope["path"] == "/accepting":
+        body = accepting()
     if scope["path"] == "/seen":
         body = f"{scope['http_version']} {scope['scheme']} {scope['client']}".encode()
     headers = [(b"content-length", b"%d" % len(body)), (b"worker", b"%d" % os.getpid())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+def accepting():  # workers, by the board that they share
+    from tidegate.gunicorn.worker import _SEATS
+    if _SEATS._board is None:
+        return b"no board"
+    words = _SEATS._board.words
+    return b"%d" % sum(load < 1 << 62 for load in words[8 : words[0] : 8])
 
 def second(scope):
     async def instance(receive, send):
@@ -211,7 +221,11 @@ def test_hooks_options_and_preload(site: Path) -> None:
 
 
 def test_connections_are_spread_evenly(site: Path) -> None:
-    """Over those who are there, also after one was killed and replaced."""
+    """Over those who are there, also after one was killed, whose seat its successor has."""
+    (site / "gunicorn.conf.py").write_text(
+        "def post_worker_init(worker):\n"
+        "    print(f'{worker.pid} sits on {worker._seat.number}\\n', end='', flush=True)\n"
+    )
     with serving(site, "-w", "4", "--keep-alive", "30") as (program, port):
         workers = served(program, 4)
         for burst in (True, False):
@@ -223,6 +237,34 @@ def test_connections_are_spread_evenly(site: Path) -> None:
             shares = spread(port, 64, burst=burst)
             assert set(shares) == {*workers, successor} - {workers[1]}
             assert max(shares.values()) <= 20, shares
+        seats = dict(re.findall(r"(\d+) sits on (\d+)", program.output))
+        assert sorted(seats.values()) == sorted(["0", "1", "2", "3", seats[str(workers[1])]])
+        assert seats[str(successor)] == seats[str(workers[1])]
+
+
+def until(url: str, text: str) -> None:
+    limit = time.monotonic() + 30
+    while (found := get(url).text) != text:
+        assert time.monotonic() < limit, found
+
+
+def test_who_stands_still_is_passed_over_until_it_goes_on(site: Path) -> None:
+    """It has fewer connections than the others, who would wait for it with each newcomer."""
+    with serving(site, "-w", "2") as (program, port):
+        url = f"http://127.0.0.1:{port}/accepting"
+        stopped = served(program, 2)[0]
+        until(url, "2")
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            until(url, "1")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        until(url, "2")
+
+
+def test_with_queues_of_their_own_nobody_waits_for_another(site: Path) -> None:
+    with serving(site, "-w", "2", "--reuse-port") as (_, port):
+        assert get(f"http://127.0.0.1:{port}/accepting").text == "no board"
 
 
 # -- restarts and ends -----------------------------------------------------------------------------

@@ -82,6 +82,7 @@ class Lifespan:
         self._log = log
         self._events = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
         self._error: BaseException | None = None  # raised before startup.complete
+        self._forced = False  # whoever waited for its end does so no longer
         self._failure: LifespanFailed | None = None
 
     @property
@@ -200,8 +201,7 @@ class Lifespan:
             self._log.debug("The application's lifespan returned %s.", during)
             return
         self.phase = Phase.BROKEN
-        if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
-            # Who ends it so has said why.
+        if self._forced and isinstance(error, asyncio.CancelledError):  # who forces it has said so
             self._log.debug("The application's lifespan was cancelled %s.", during)
         else:
             self._log.error("The application's lifespan raised %s.", during, exc_info=error)
@@ -232,6 +232,7 @@ class Lifespan:
         try:
             await asyncio.wait({self._task}, timeout=within)
         except asyncio.CancelledError:
+            self._forced = True
             self._task.cancel()
             raise
         if self._task.done():

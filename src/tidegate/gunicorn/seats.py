@@ -1,16 +1,20 @@
 """How Gunicorn's workers share newcomers: each has a seat on a board that all of them see.
 
 Gunicorn's master makes a worker's object before it forks, and lets go of it once the worker has
-ended. So the seat is taken there, with the object, and is free again when that goes.
+ended. So the seat is taken there, with the object, and is free again when that goes. The master
+itself sees to nothing else, so the workers do: whoever's heart stands still is passed over by all.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Callable
 
 from tidegate.process.board import SEATS, Board, Seat
+
+SILENT = 3.0  # seconds without a beat: nobody leaves newcomers to this one any longer
 
 
 class Seats:
@@ -23,11 +27,11 @@ class Seats:
 
     def take(self, worker: object) -> Seat:
         """A seat for as long as this object lives; where none is free, one of its own."""
-        if self._board is None:
-            self._board, self._master = Board(), os.getpid()
+        if self._board is None or self._master != os.getpid():
+            self._board, self._master, self._taken = Board(), os.getpid(), set()
         number = next((each for each in range(SEATS) if each not in self._taken), None)
         if number is None:
-            return Board(1).seat(0)
+            return lone_seat()
         self._taken.add(number)
         seat = self._board.seat(number)
         weakref.finalize(worker, self._give_back, seat).atexit = False
@@ -39,6 +43,11 @@ class Seats:
             self._taken.discard(seat.number)
 
 
+def lone_seat() -> Seat:
+    """For one that leaves nobody anything."""
+    return Board(1).seat(0)
+
+
 class Place:
     """A worker's place beside the others; see `serving.worker.Post`."""
 
@@ -47,22 +56,30 @@ class Place:
 
     def __init__(self, seat: Seat, on_last_request: Callable[[], None]) -> None:
         self._seat = seat
-        self._accepts = False
+        self._connections: int | None = None  # where more are accepted
         self._on_last_request = on_last_request
 
+    def beat(self) -> None:
+        """The loop turns: now and then, and more often than SILENT."""
+        self._seat.beat(0)
+        if self._connections is not None:
+            self._seat.show(self._connections)  # the others may have passed this one over
+        self._seat.pass_over(time.monotonic() - SILENT)
+
     def is_fuller(self, connections: int, taken: int) -> bool:
-        self._accepts = True
+        self._connections = connections
         return self._seat.is_fuller(connections, taken)
 
     def progress(self) -> int:
         return self._seat.progress()
 
     def show(self, connections: int) -> None:
-        if self._accepts:
+        if self._connections is not None:
+            self._connections = connections
             self._seat.show(connections)
 
     def leave(self) -> None:
-        self._accepts = False
+        self._connections = None
         self._seat.leave()
 
     def ask_for_successor(self, why: str) -> None:

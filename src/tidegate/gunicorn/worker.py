@@ -32,7 +32,7 @@ from tidegate.config.sources import FIELDS
 from tidegate.errors import ConfigurationError
 from tidegate.gunicorn.application import page_of, speaks_asgi2
 from tidegate.gunicorn.logs import access_log, forward_messages
-from tidegate.gunicorn.seats import Place, Seats
+from tidegate.gunicorn.seats import Place, Seats, lone_seat
 from tidegate.gunicorn.settings import GUNICORNS, read_settings
 from tidegate.hosting import loop_factory, start
 from tidegate.net.listener import Listener
@@ -54,9 +54,11 @@ class Worker(Base):  # type: ignore[misc]
     wsgi: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """In Gunicorn's own process, before the fork."""
+        """In Gunicorn's own process, which lets go of this at the worker's end: so nothing that is
+        kept here may refer to it."""
         super().__init__(*args, **kwargs)
-        self._seat = _SEATS.take(self)
+        # with --reuse-port each has a queue of its own, which no other can take from
+        self._seat = lone_seat() if self.cfg.reuse_port else _SEATS.take(self)
         self._server: Server | None = None  # while the loop runs
         self._wanted: deque[Callable[[], object]] = deque()  # by signals
         self._asgi2 = False
@@ -122,6 +124,7 @@ class Worker(Base):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
+        place = Place(self._seat, self._on_last_request)
         self._server = server = Server(
             self._config,
             self.wsgi,
@@ -129,10 +132,10 @@ class Worker(Base):  # type: ignore[misc]
             logging.getLogger("tidegate"),
             asgi2=self._asgi2,
             access=access_log(self.cfg, self.log),
-            post=Place(self._seat, self._on_last_request),
+            post=place,
         )
         loop.add_reader(self.PIPE[0], self._on_wake)
-        beating = asyncio.ensure_future(self._beat())
+        beating = asyncio.ensure_future(self._beat(place))
         try:
             self._on_wake()  # for what was asked while the application was loaded
             if await start(server):
@@ -145,10 +148,11 @@ class Worker(Base):  # type: ignore[misc]
             beating.cancel()
             await server.close()
 
-    async def _beat(self) -> None:
+    async def _beat(self, place: Place) -> None:
         """Signs of life, which cease while the loop hangs; and a look whether Gunicorn lives."""
         while True:
             self.notify()
+            place.beat()
             self._beaten = time.monotonic()
             if self.ppid != os.getppid() and self._server is not None:
                 if self.alive:

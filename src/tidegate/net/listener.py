@@ -177,7 +177,7 @@ class Share(Protocol):
         """Whether another one has fewer connections, and should take the next."""
 
     def progress(self) -> int:
-        """A number that moves when anybody accepts."""
+        """A number that moves when one of those who should take the next accepts."""
 
 
 class _State(Enum):

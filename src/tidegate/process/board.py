@@ -86,9 +86,21 @@ class Seat:
         self._words[self.at + _LOAD] = connections
 
     def progress(self) -> int:
-        """A number that moves when any worker accepts."""
+        """A number that moves when one of the emptiest accepts. What others take says nothing: they
+        do so, too, when those are stuck."""
         words = self._words
-        return sum(words[_ROW + _TAKEN : words[0] : _ROW])
+        loads = words[_ROW + _LOAD : words[0] : _ROW].tolist()
+        least = min(loads)
+        taken = words[_ROW + _TAKEN : words[0] : _ROW].tolist()
+        return sum(count for load, count in zip(loads, taken, strict=True) if load == least)
+
+    def pass_over(self, silent_since: float) -> None:
+        """Whoever has not beaten since then gets no newcomers, until it shows itself again. For
+        workers without a supervisor that sees to this."""
+        words, before = self._words, int(silent_since * 1e9)
+        for row in range(_ROW, words[0], _ROW):
+            if 0 < words[row + _BEAT] < before:
+                words[row + _LOAD] = _AWAY
 
     def leave(self) -> None:
         """Nothing is accepted here any longer, or not yet."""

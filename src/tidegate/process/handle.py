@@ -122,8 +122,9 @@ class Handle:
     def name(self, pid: int) -> None:
         """Its importer says which process it is."""
         self.pid = pid
-        if self.owed:
-            send_signal(pid, self.owed)
+        owed, self.owed = self.owed, 0
+        if owed and self.state is not State.GONE:
+            send_signal(pid, owed)
 
     def let_go(self) -> None:
         """Close what we hold of it; its seat may be given to the next."""
