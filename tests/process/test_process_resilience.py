@@ -168,7 +168,7 @@ def post(monkeypatch):
     board = Board(4)
     config = Config()
     made = Post(Birth(Role.WORKER, theirs, board.seat(1)), config, Keys(config, handed=False))
-    made.other = board.seat(0)
+    made.other, made.supervisors = board.seat(0), board.row(1)
     yield made
     ours.close()
     theirs.close()
@@ -192,7 +192,7 @@ def test_a_worker_that_turns_again_is_back_on_the_board(post):
             post.is_fuller(3, 5)
             post.ready({})
             assert post.other.is_fuller(10, 0)
-            post.seat.leave()  # the supervisor's: it seemed to hang
+            post.supervisors.leave()  # by the supervisor: it seemed to hang
             assert not post.other.is_fuller(10, 0)
             await next_beat(post)
             assert post.other.is_fuller(10, 0)

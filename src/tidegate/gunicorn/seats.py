@@ -56,30 +56,23 @@ class Place:
 
     def __init__(self, seat: Seat, on_last_request: Callable[[], None]) -> None:
         self._seat = seat
-        self._connections: int | None = None  # where more are accepted
         self._on_last_request = on_last_request
 
     def beat(self) -> None:
         """The loop turns: now and then, and more often than SILENT."""
         self._seat.beat(0)
-        if self._connections is not None:
-            self._seat.show(self._connections)  # the others may have passed this one over
         self._seat.pass_over(time.monotonic() - SILENT)
 
     def is_fuller(self, connections: int, taken: int) -> bool:
-        self._connections = connections
         return self._seat.is_fuller(connections, taken)
 
     def progress(self) -> int:
         return self._seat.progress()
 
     def show(self, connections: int) -> None:
-        if self._connections is not None:
-            self._connections = connections
-            self._seat.show(connections)
+        self._seat.show(connections)
 
     def leave(self) -> None:
-        self._connections = None
         self._seat.leave()
 
     def ask_for_successor(self, why: str) -> None:

@@ -52,10 +52,11 @@ class Board:
 class Seat:
     """One worker's row."""
 
-    __slots__ = ("_board", "_words", "at", "number")
+    __slots__ = ("_board", "_connections", "_words", "at", "number")
 
     def __init__(self, board: Board, number: int) -> None:
         self._board = board
+        self._connections: int | None = None  # open here, while more are accepted
         self._words = board.words
         self.number = number
         self.at = (number + 1) * _ROW
@@ -71,19 +72,26 @@ class Seat:
         """The loop turns."""
         self._words[self.at + _REQUESTS] = requests
         self._words[self.at + _BEAT] = monotonic_ns()
+        if self._connections is not None:
+            self.show(self._connections)  # it may have been taken for one that hangs
+
+    @property
+    def accepts(self) -> bool:
+        return self._connections is not None
 
     def is_fuller(self, connections: int, taken: int) -> bool:
         """Whether another worker should take the newcomer. Shows how many connections are open
         here, and how many there have been."""
         words = self._words
-        words[self.at + _LOAD] = connections
+        self._connections = words[self.at + _LOAD] = connections
         words[self.at + _TAKEN] = taken
         least: int = min(words[_ROW + _LOAD : words[0] : _ROW])
         return connections - least > least >> 3
 
     def show(self, connections: int) -> None:
-        """So many connections are open now where more are accepted."""
-        self._words[self.at + _LOAD] = connections
+        """So many connections are open now, which is of interest where more are accepted."""
+        if self._connections is not None:
+            self._connections = self._words[self.at + _LOAD] = connections
 
     def progress(self) -> int:
         """A number that moves when one of the emptiest accepts. What others take says nothing: they
@@ -104,6 +112,7 @@ class Seat:
 
     def leave(self) -> None:
         """Nothing is accepted here any longer, or not yet."""
+        self._connections = None
         self._words[self.at + _LOAD] = _AWAY
 
     # ------------------------------------------------------------------------ the supervisor's

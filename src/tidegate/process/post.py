@@ -55,7 +55,6 @@ class Post:
         self._keys = keys
         self._until = float("inf")
         self._most: int | None = None  # bytes of memory
-        self._connections: int | None = None  # while any are accepted
         self._due = False
         self._worker: Served | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,7 +92,6 @@ class Post:
         return self.seat.leaving
 
     def is_fuller(self, connections: int, taken: int) -> bool:
-        self._connections = connections
         return self.seat.is_fuller(connections, taken)
 
     def progress(self) -> int:
@@ -101,13 +99,10 @@ class Post:
 
     def show(self, connections: int) -> None:
         """So many are open now."""
-        if self._connections is not None:
-            self._connections = connections
-            self.seat.show(connections)
+        self.seat.show(connections)
 
     def leave(self) -> None:
         """Nothing is accepted any longer."""
-        self._connections = None
         self.seat.leave()
         self._channel.send("closed")
 
@@ -149,8 +144,6 @@ class Post:
         assert self._loop is not None and self._worker is not None
         self._channel.flush()  # what was too long to be taken at once
         self.seat.beat(self._worker.requests)
-        if self._connections is not None:
-            self.seat.show(self._connections)  # the supervisor may have taken us for one that hangs
         self._timer = self._loop.call_later(BEAT, self._beat)
         if self._due:
             return
@@ -168,7 +161,7 @@ class Post:
         one that was not ready yet: that word is heard first."""
         assert self._worker is not None
         self._on_line()
-        if self._connections is None:
+        if not self.seat.accepts:
             self._worker.stop()
         elif self._due:
             self._worker.retire()  # at once; who connects waits for the successor
