@@ -97,10 +97,12 @@ class Seat:
         """A number that moves when one of the emptiest accepts. What others take says nothing: they
         do so, too, when those are stuck."""
         words = self._words
-        loads = words[_ROW + _LOAD : words[0] : _ROW].tolist()
+        rows = range(_ROW, words[0], _ROW)
+        loads = [words[row + _LOAD] for row in rows]
         least = min(loads)
-        taken = words[_ROW + _TAKEN : words[0] : _ROW].tolist()
-        return sum(count for load, count in zip(loads, taken, strict=True) if load == least)
+        return sum(
+            words[row + _TAKEN] for row, load in zip(rows, loads, strict=True) if load == least
+        )
 
     def pass_over(self, silent_since: float) -> None:
         """Whoever has not beaten since then gets no newcomers, until it shows itself again. For
