@@ -74,7 +74,11 @@ def same(whole: Drive, cut: Drive, *, compressing: bool) -> None:
     if compressing and whole.told != cut.told:
         # Too long, not UTF-8, not to be decompressed: which is found first depends on how it came,
         # and zlib itself forgives a distance beyond the window where it still has the bytes.
-        first, last = sorted((whole.told, cut.told), key=len)
+        # So one may have ended where the other still waits for more.
+        ended = [told for told in (whole.told, cut.told) if told and isinstance(told[-1], Closed)]
+        assert ended
+        first = min(ended, key=len)
+        last = cut.told if first is whole.told else whole.told
         end = first[-1]
         assert isinstance(end, Closed)
         assert end.code in (1007, 1009)
