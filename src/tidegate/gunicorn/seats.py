@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from tidegate.process.board import SEATS, Board, Seat
+from tidegate.process.board import SEATS, Board, Seat, Seated
 
 SILENT = 3.0  # seconds without a beat: nobody leaves newcomers to this one any longer
 
@@ -48,32 +48,19 @@ def lone_seat() -> Seat:
     return Board(1).seat(0)
 
 
-class Place:
-    """A worker's place beside the others; see `serving.worker.Post`."""
+class Place(Seated):
+    """A worker's place beside the others."""
 
-    leaving = False
     patient = False  # --graceful-timeout is all there is
 
     def __init__(self, seat: Seat, on_last_request: Callable[[], None]) -> None:
-        self._seat = seat
+        super().__init__(seat)
         self._on_last_request = on_last_request
 
     def beat(self) -> None:
         """The loop turns: now and then, and more often than SILENT."""
-        self._seat.beat(0)
-        self._seat.pass_over(time.monotonic() - SILENT)
-
-    def is_fuller(self, connections: int, taken: int) -> bool:
-        return self._seat.is_fuller(connections, taken)
-
-    def progress(self) -> int:
-        return self._seat.progress()
-
-    def show(self, connections: int) -> None:
-        self._seat.show(connections)
-
-    def leave(self) -> None:
-        self._seat.leave()
+        self.seat.beat(0)
+        self.seat.pass_over(time.monotonic() - SILENT)
 
     def ask_for_successor(self, why: str) -> None:
         self._on_last_request()  # Gunicorn has one once this worker is gone

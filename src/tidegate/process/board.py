@@ -97,12 +97,9 @@ class Seat:
         """A number that moves when one of the emptiest accepts. What others take says nothing: they
         do so, too, when those are stuck."""
         words = self._words
+        least = min(words[_ROW + _LOAD : words[0] : _ROW])
         rows = range(_ROW, words[0], _ROW)
-        loads = [words[row + _LOAD] for row in rows]
-        least = min(loads)
-        return sum(
-            words[row + _TAKEN] for row, load in zip(rows, loads, strict=True) if load == least
-        )
+        return sum(words[row + _TAKEN] for row in rows if words[row + _LOAD] == least)
 
     def pass_over(self, silent_since: float) -> None:
         """Whoever has not beaten since then gets no newcomers, until it shows itself again. For
@@ -132,3 +129,26 @@ class Seat:
         """For the next worker."""
         self.leave()
         self._words[self.at + _BEAT] = self._words[self.at + _REQUESTS] = 0
+
+
+class Seated:
+    """What a worker's place among the others has of its seat; see `serving.worker.Post`."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+
+    @property
+    def leaving(self) -> bool:
+        return self.seat.leaving
+
+    def is_fuller(self, connections: int, taken: int) -> bool:
+        return self.seat.is_fuller(connections, taken)
+
+    def progress(self) -> int:
+        return self.seat.progress()
+
+    def show(self, connections: int) -> None:
+        self.seat.show(connections)
+
+    def leave(self) -> None:
+        self.seat.leave()

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from tidegate.config import Config
 from tidegate.process.births import Birth
+from tidegate.process.board import Seated
 from tidegate.process.handle import STACK_SIGNAL
 from tidegate.process.keys import Keys
 from tidegate.process.signals import forget_signals_in_children
@@ -42,14 +43,14 @@ class Served(Protocol):
     def requests(self) -> int: ...
 
 
-class Post:
-    """One worker's place. `seat` is its row on the board."""
+class Post(Seated):
+    """One worker's place."""
 
     patient = True  # see Watchman
 
     def __init__(self, birth: Birth, config: Config, keys: Keys) -> None:
         assert birth.seat is not None
-        self.seat = birth.seat
+        super().__init__(birth.seat)
         self._channel = birth.channel
         self._config = config
         self._keys = keys
@@ -85,28 +86,12 @@ class Post:
         if self._timer is not None:
             self._timer.cancel()
 
-    # ------------------------------------------------------------------------ on the board
-
-    @property
-    def leaving(self) -> bool:
-        return self.seat.leaving
-
-    def is_fuller(self, connections: int, taken: int) -> bool:
-        return self.seat.is_fuller(connections, taken)
-
-    def progress(self) -> int:
-        return self.seat.progress()
-
-    def show(self, connections: int) -> None:
-        """So many are open now."""
-        self.seat.show(connections)
+    # ------------------------------------------------------------------------ what it tells
 
     def leave(self) -> None:
         """Nothing is accepted any longer."""
-        self.seat.leave()
+        super().leave()
         self._channel.send("closed")
-
-    # ------------------------------------------------------------------------ what it tells
 
     def ready(self, facts: dict[str, Any]) -> None:
         """The application is started and connections are accepted."""
